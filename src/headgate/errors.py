@@ -1,0 +1,47 @@
+"""Why a request was not served: one small enumeration, one flat exception.
+
+The reasons are the contract: they appear as ``error.code``, in ``x-headgate-reason`` and as a metric label, so they
+are few and fixed. Which HTTP status a reason has is decided in ``api.problems`` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """What ended a request that was not answered."""
+
+    SLOTS_BUSY = "slots_busy"
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    DRAINING = "draining"
+    ENGINE_FAILED = "engine_failed"
+    REQUEST_TIMEOUT = "request_timeout"
+    INVALID_REQUEST = "invalid_request"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+
+
+class Refusal(Exception):
+    """A request that is not served, and what its caller should know.
+
+    Args:
+        reason: the machine-readable reason.
+        message: one sentence for a person.
+        retry_after_s: seconds until coming back makes sense; None where it never will.
+        param: the request field that is at fault, where one is.
+    """
+
+    def __init__(
+        self, reason: Reason, message: str, *, retry_after_s: float | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self.param = param
