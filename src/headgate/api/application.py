@@ -1,0 +1,178 @@
+"""The ASGI application: generation routes first, FastAPI for the rest, one OpenAPI document for both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from headgate.api import problems
+from headgate.api.auth import ANONYMOUS
+from headgate.api.generation import ENDPOINTS, Endpoint, Generation, Receive, Scope
+from headgate.errors import Reason, Refusal
+from headgate.telemetry.metrics import OTHER, Metrics
+
+Send = Callable[[Any], Awaitable[None]]
+
+_HTTP_REASONS = {404: Reason.NOT_FOUND, 401: Reason.UNAUTHORIZED, 403: Reason.FORBIDDEN, 413: Reason.TOO_LARGE}
+
+
+class Application:
+    """Dispatches a request by its path."""
+
+    def __init__(self, generation: Generation, routers: Sequence[APIRouter], metrics: Metrics, version: str) -> None:
+        self._generation = generation
+        self._metrics = metrics
+        self.fastapi = _fastapi(routers, version)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = ENDPOINTS.get(scope["path"])
+            if endpoint is not None:
+                await self._generation(endpoint, scope, receive)
+                return
+        await self._counted(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI's part, with its status counted. The route is a template or ``other``, never what was sent."""
+        status = 499
+
+        async def told(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.fastapi(scope, receive, told)
+        except asyncio.CancelledError:
+            pass  # the server is going down, or the client went; either way nobody reads an answer
+        if scope["type"] == "http":
+            route = getattr(scope.get("route"), "path", OTHER)
+            reason = "ok" if status < 400 else str(_HTTP_REASONS.get(status, Reason.INVALID_REQUEST))
+            self._metrics.requests.add((route, OTHER, ANONYMOUS, str(status), reason))
+
+
+def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
+    app = FastAPI(
+        title="Headgate",
+        version=version,
+        description="A gateway in front of LLM engines. Generation routes speak OpenAI's API and pass through "
+        "what they don't know.",
+        redoc_url=None,
+    )
+    for router in routers:
+        app.include_router(router)
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        return _response(error)
+
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        reason = _HTTP_REASONS.get(error.status_code, Reason.INVALID_REQUEST)
+        return _response(Refusal(reason, f"{error.detail}."), error.status_code, error.headers)
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        return _response(Refusal(Reason.INVALID_REQUEST, f"{first['msg']}.", param=str(first["loc"][-1])))
+
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=version, description=app.description, routes=app.routes)
+            for endpoint in ENDPOINTS.values():
+                schema["paths"][endpoint.path] = {"post": describe(endpoint)}
+            schema.setdefault("components", {}).setdefault("schemas", {})["Error"] = _ERROR
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def _response(refusal: Refusal, status: int | None = None, more: Any = None) -> Response:
+    own, headers, body = problems.answer(refusal)
+    response = Response(body, status_code=status or own, media_type=None)
+    for name, value in headers:
+        response.headers[name.decode()] = value.decode()
+    for name, value in (more or {}).items():
+        response.headers[name] = value
+    return response
+
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string", "enum": [reason.value for reason in Reason]},
+                "retry_after_s": {"type": "number"},
+            },
+        }
+    },
+}
+
+
+def describe(endpoint: Endpoint) -> dict[str, Any]:
+    """A generation route for the OpenAPI document: what the gateway itself reads, and how it refuses."""
+    multipart = endpoint.reads == "multipart"
+    properties: dict[str, Any] = {"model": {"type": "string"}}
+    required = [*endpoint.required, *(() if endpoint.reads == "generate" else ("model",))]
+    if endpoint.reads == "generate":
+        properties["prompt"] = {"type": "string"}
+        required = ["prompt"]
+    elif endpoint.gated:
+        properties["stream"] = {"type": "boolean"}
+    for name in endpoint.required:
+        properties.setdefault(name, {"type": "array"} if name == "messages" else {})
+    if multipart:
+        properties["file"] = {"type": "string", "format": "binary"}
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if endpoint.gated and endpoint.reads != "generate":
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    statuses = [400, 401, 404, 413, 415, 502, 503, 504, *([429] if endpoint.gated else [])]
+    return {
+        "tags": ["generation" if endpoint.gated else "without a slot"],
+        "summary": endpoint.summary,
+        "operationId": endpoint.path.strip("/").replace("/", "_"),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data" if multipart else "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": required,
+                        "properties": properties,
+                        "additionalProperties": True,
+                    }
+                }
+            },
+        },
+        "responses": {
+            "200": {"description": "The engine's answer", "content": content},
+            **{
+                str(status): {
+                    "description": ", ".join(r.value for r, s in problems.STATUS.items() if s == status),
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+                }
+                for status in statuses
+            },
+        },
+    }

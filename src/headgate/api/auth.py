@@ -1,0 +1,71 @@
+"""Who is calling: keys, compared in constant time, and the name that stands for a key in metrics and logs."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from headgate.errors import Reason, Refusal
+
+ANONYMOUS = "anonymous"
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys that are accepted. ``api_key`` None: everybody is. ``admin_key`` is always there."""
+
+    api_key: str | None
+    admin_key: str
+
+    def caller(self, headers: Headers) -> str:
+        """The name of the caller's key.
+
+        Raises:
+            Refusal: ``unauthorized``.
+        """
+        if self.api_key is None:
+            return ANONYMOUS
+        given = presented(headers)
+        if _same(given, self.api_key):
+            return "default"
+        if _same(given, self.admin_key):
+            return "admin"
+        raise _missing(given)
+
+    def require_any(self, headers: Headers) -> None:
+        """Raises Refusal: ``unauthorized``, where neither the API key nor the admin's is given."""
+        given = presented(headers)
+        if not (_same(given, self.admin_key) or (self.api_key is not None and _same(given, self.api_key))):
+            raise _missing(given)
+
+    def require_admin(self, headers: Headers) -> None:
+        """Raises Refusal: ``unauthorized``, or ``forbidden`` where a valid key is not the admin's."""
+        given = presented(headers)
+        if _same(given, self.admin_key):
+            return
+        if self.api_key is not None and _same(given, self.api_key):
+            raise Refusal(Reason.FORBIDDEN, "This key may not use the admin endpoints.")
+        raise _missing(given)
+
+
+def presented(headers: Headers) -> str:
+    """The key that a request carries: ``authorization: Bearer``, or ``x-api-key`` as Anthropic's clients send it."""
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, credentials = value.decode("latin-1").partition(" ")
+            if scheme.lower() == "bearer":
+                return credentials.strip()
+        elif name == b"x-api-key":
+            return value.decode("latin-1").strip()
+    return ""
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _missing(given: str) -> Refusal:
+    what = "The API key is not valid." if given else "An API key is needed: `Authorization: Bearer …`."
+    return Refusal(Reason.UNAUTHORIZED, what)

@@ -1,0 +1,210 @@
+"""The client's connection: uvicorn's httptools protocol, made to notice a client that leaves.
+
+Two things uvicorn does not do, and a gate can't do without:
+
+- With a second request in its buffer uvicorn stops reading until the first is answered, and so sees neither close nor
+  reset: a client that pipelines and leaves would keep its slot. Here nothing is read ahead: whatever comes while a
+  request is being answered is dropped, and that answer says ``connection: close``, so the client sends it again.
+- A lost connection calls ``on_gone`` at once, in the same turn of the loop, instead of waiting to be asked.
+
+``Downstream`` writes an answer straight to the transport. It is ASGI's ``send`` without the await: an event from the
+engine's socket callback goes out in that callback (docs/decisions/001-own-connections.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+BUFFER_BYTES = 256 * 1024
+"""What a client may leave unread before the engine's side is paused."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. ``on_gone``, ``on_pause`` and ``on_resume`` belong to the request being answered."""
+
+    on_gone: Callable[[], object] | None = None
+    on_pause: Callable[[], object] | None = None
+    on_resume: Callable[[], object] | None = None
+    _deaf = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=BUFFER_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            self._stop_listening()
+            return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["headgate.connection"] = self  # type: ignore[typeddict-unknown-key]
+
+    def on_headers_complete(self) -> None:
+        if self._deaf:
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._stop_listening()  # two requests in one segment
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._deaf:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._deaf:
+            super().on_message_complete()
+
+    def _stop_listening(self) -> None:
+        self._deaf = True
+        self.cycle.keep_alive = False
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.on_pause is not None:
+            self.on_pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.on_resume is not None:
+            self.on_resume()
+
+
+class Downstream:
+    """The answer to the request that ``connection`` is on: a head, a body in pieces, an end or a cut.
+
+    Once the client is gone every call does nothing.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_cycle",
+        "_loop",
+        "_stall_s",
+        "_watch",
+        "_watched_bytes",
+        "on_pause",
+        "on_stall",
+    )
+
+    def __init__(self, connection: Connection, *, stall_s: float) -> None:
+        self._connection = connection
+        self._cycle = connection.cycle
+        self._chunked = False
+        self._stall_s = stall_s
+        self._loop = connection.loop
+        self._watch: asyncio.TimerHandle | None = None
+        self._watched_bytes = 0
+        self.on_pause: Callable[[], object] | None = None
+        self.on_stall: Callable[[], object] | None = None
+        connection.on_pause = self._paused
+
+    @property
+    def started(self) -> bool:
+        return self._cycle.response_started
+
+    @property
+    def gone(self) -> bool:
+        return self._cycle.disconnected
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Send the head. Chunked, unless ``headers`` have a ``content-length`` (or the client speaks HTTP/1.0)."""
+        cycle = self._cycle
+        if cycle.disconnected or cycle.response_started:
+            return
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        lines = [STATUS_LINE[status]]
+        sized = False
+        for name, value in (*cycle.default_headers, *headers):
+            sized = sized or name == b"content-length"
+            lines += (name, b": ", value, b"\r\n")
+        if not sized:
+            if cycle.scope["http_version"] == "1.0":
+                cycle.keep_alive = False
+            else:
+                self._chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        cycle.transport.write(b"".join(lines))
+
+    def write(self, data: bytes) -> None:
+        cycle = self._cycle
+        if data and not cycle.disconnected:
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        cycle = self._cycle
+        if cycle.disconnected or cycle.response_complete:
+            return
+        if self._chunked:
+            cycle.transport.write(b"0\r\n\r\n")
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        if cycle.transport.get_write_buffer_size():
+            self._start_watch()
+
+    def cut(self) -> None:
+        """Close the connection with the reply unended; a reset, where only that can tell (HTTP/1.0)."""
+        cycle = self._cycle
+        cycle.response_complete = True
+        if self._chunked:
+            cycle.transport.close()
+        else:
+            cycle.transport.abort()
+
+    def finish(self) -> None:
+        """The request is over: nothing more is told to it."""
+        connection = self._connection
+        connection.on_gone = connection.on_pause = connection.on_resume = None
+
+    def _paused(self) -> None:
+        self._start_watch()
+        if self.on_pause is not None:
+            self.on_pause()
+
+    def _start_watch(self) -> None:
+        if self._watch is None:
+            self._watched_bytes = self._cycle.transport.get_write_buffer_size()
+            self._watch = self._loop.call_later(self._stall_s, self._look)
+
+    def _look(self) -> None:
+        """Drop a reader that has taken nothing since the last look.
+
+        Looked at only while nothing is added (paused, or ended), so that what is left can only have shrunk.
+        """
+        self._watch = None
+        cycle = self._cycle
+        transport: Any = cycle.transport
+        left = transport.get_write_buffer_size()
+        if not left or transport.is_closing() or not (cycle.response_complete or self._connection.flow.write_paused):
+            return
+        if left < self._watched_bytes:
+            self._start_watch()
+            return
+        if self.on_stall is not None:
+            self.on_stall()
+        transport.abort()

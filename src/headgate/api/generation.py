@@ -1,0 +1,224 @@
+"""The routes that go to the engine, dispatched before FastAPI (an endpoint of it costs more than the whole relay).
+
+``ENDPOINTS`` is the one list of them: the dispatcher, the OpenAPI document and the tests read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headgate import openai
+from headgate.api import problems
+from headgate.api.auth import ANONYMOUS, Keys
+from headgate.api.connection import Connection, Downstream, Headers
+from headgate.errors import Reason, Refusal
+from headgate.flow import Call, Flow
+from headgate.openai import Asked, Dialect
+from headgate.relay.reply import FinalEvent, Plan
+from headgate.telemetry.metrics import OTHER, Metrics
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One route to the engine.
+
+    Attributes:
+        reads: how its body is read.
+        required: fields that it can't do without, besides ``model``.
+        gated: whether it takes slots.
+        can_ask_usage: whether its streams know ``stream_options.include_usage``.
+        target: the engine's path, where it is another.
+    """
+
+    path: str
+    summary: str
+    dialect: Dialect = Dialect.OPENAI
+    reads: Literal["json", "multipart", "generate"] = "json"
+    required: tuple[str, ...] = ()
+    gated: bool = True
+    can_ask_usage: bool = False
+    target: str | None = None
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    endpoint.path: endpoint
+    for endpoint in (
+        Endpoint("/v1/chat/completions", "Chat completion", required=("messages",), can_ask_usage=True),
+        Endpoint("/v1/completions", "Text completion", required=("prompt",), can_ask_usage=True),
+        Endpoint("/v1/responses", "Response (OpenAI Responses API)", Dialect.RESPONSES, required=("input",)),
+        Endpoint("/v1/messages", "Message (Anthropic Messages API)", Dialect.ANTHROPIC, required=("messages",)),
+        Endpoint("/v1/embeddings", "Embeddings"),
+        Endpoint("/v1/score", "Similarity scores"),
+        Endpoint("/v1/rerank", "Rerank documents"),
+        Endpoint("/v1/audio/transcriptions", "Transcribe audio", reads="multipart"),
+        Endpoint("/v1/audio/translations", "Translate audio", reads="multipart"),
+        Endpoint("/generate", "One prompt in, one text out", reads="generate", target="/v1/completions"),
+        Endpoint("/tokenize", "Tokens of a text", gated=False),
+        Endpoint("/detokenize", "Text of tokens", gated=False),
+        Endpoint("/v1/messages/count_tokens", "Count tokens (Anthropic)", Dialect.ANTHROPIC, gated=False),
+    )
+}
+
+
+class Generation:
+    """Takes a request from its connection, reads and checks it, and hands it to the flow.
+
+    Args:
+        default_model: what ``/generate`` uses where the caller names none; asked at each call.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        keys: Keys,
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+        send_stall_s: float,
+        final_event: FinalEvent,
+        default_model: Callable[[], str | None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._flow = flow
+        self._keys = keys
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._send_stall_s = send_stall_s
+        self._final_event = final_event
+        self._default_model = default_model
+        self._clock = clock
+
+    async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive) -> None:
+        """Answer one request. The scope must come from a ``Connection``."""
+        arrived = self._clock()
+        connection: Connection = scope["headgate.connection"]
+        sink = Downstream(connection, stall_s=self._send_stall_s)
+        headers: Headers = scope["headers"]
+        request_id = self._request_id(headers)
+
+        def refuse(refusal: Refusal) -> int:
+            status, head, body = problems.answer(refusal, endpoint.dialect)
+            sink.start(status, [(b"x-request-id", request_id.encode()), *head])
+            sink.write(body)
+            sink.end()
+            return status
+
+        try:
+            call = await self._read(endpoint, scope, receive, headers, request_id, arrived)
+        except Refusal as refusal:
+            status = refuse(refusal)
+            self._metrics.requests.add((endpoint.path, OTHER, ANONYMOUS, str(status), refusal.reason))
+            self._metrics.refusals.add((refusal.reason, "normal", OTHER, ANONYMOUS))
+            return
+        if call is None:
+            return  # the client left while it was sending
+        task = asyncio.current_task()
+        assert task is not None
+        if sink.gone:
+            return
+        connection.on_gone = sink.on_stall = task.cancel
+        try:
+            await self._flow.serve(call, sink, refuse)
+        finally:
+            sink.finish()
+
+    async def _read(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, headers: Headers, request_id: str, arrived: float
+    ) -> Call | None:
+        """The request as a call; None where the client left first.
+
+        Raises:
+            Refusal: it can't be served as it is.
+        """
+        key = self._keys.caller(headers)
+        content_type = self._content_type(endpoint, headers)
+        body = await self._body(receive)
+        if body is None:
+            return None
+        asked = self._asked(endpoint, body, content_type)
+        if endpoint.reads == "generate":
+            body, asked = asked if isinstance(asked, tuple) else (body, asked)
+        assert isinstance(asked, Asked)
+        target = endpoint.target or endpoint.path
+        query: bytes = scope["query_string"]
+        return Call(
+            route=endpoint.path,
+            target=target.encode() + (b"?" + query if query else b""),
+            body=body,
+            content_type=content_type,
+            asked=asked,
+            plan=Plan(
+                endpoint.dialect,
+                streamed=asked.stream and endpoint.gated,
+                wants_usage=asked.include_usage or not endpoint.can_ask_usage,
+                final_event=self._final_event if endpoint.gated else FinalEvent.OFF,
+                as_generate=endpoint.reads == "generate",
+            ),
+            request_id=request_id,
+            key=key,
+            arrived=arrived,
+            gated=endpoint.gated,
+            can_ask_usage=endpoint.can_ask_usage,
+        )
+
+    def _asked(self, endpoint: Endpoint, body: bytes, content_type: bytes) -> Asked | tuple[bytes, Asked]:
+        if endpoint.reads == "multipart":
+            return openai.read_multipart(body, content_type.decode("latin-1"))
+        if endpoint.reads == "generate":
+            return openai.generate_to_completion(body, self._default_model())
+        return openai.read_request(body, required=endpoint.required)
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body: bytes = message["body"]
+        if message.get("more_body"):
+            parts = [body]
+            size = len(body)
+            while message.get("more_body"):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                parts.append(message["body"])
+                size += len(parts[-1])
+                if size > self._max_body_bytes:
+                    break
+            body = b"".join(parts)
+        if len(body) > self._max_body_bytes:
+            raise Refusal(Reason.TOO_LARGE, f"The body is larger than {self._max_body_bytes} bytes.")
+        return body
+
+    def _content_type(self, endpoint: Endpoint, headers: Headers) -> bytes:
+        wanted = b"multipart/form-data" if endpoint.reads == "multipart" else b"application/json"
+        given = b""
+        for name, value in headers:
+            if name == b"content-type":
+                given = value
+            elif name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
+                raise Refusal(Reason.TOO_LARGE, f"The body is larger than {self._max_body_bytes} bytes.")
+        kind = given.split(b";")[0].strip().lower()
+        if kind == wanted or (not kind and endpoint.reads != "multipart"):
+            return given or wanted
+        raise Refusal(
+            Reason.UNSUPPORTED_MEDIA_TYPE,
+            f"`content-type` must be {wanted.decode()}, not {given.decode('latin-1') or 'missing'}.",
+        )
+
+    def _request_id(self, headers: Headers) -> str:
+        for name, value in headers:
+            if name == b"x-request-id":
+                text = value.decode("latin-1")
+                if _REQUEST_ID.match(text):
+                    return text
+                break
+        return self._flow.new_id()

@@ -1,0 +1,111 @@
+"""What an operator and a balancer ask: health, readiness, metrics, status; and the models, answered from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel, Field
+
+from headgate.api.auth import Keys
+from headgate.errors import Reason, Refusal
+from headgate.telemetry import metrics as telemetry
+from headgate.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What these routes show, asked for at each call."""
+
+    ready: Callable[[], tuple[bool, str]]
+    status: Callable[[], dict[str, object]]
+    models: Callable[[], list[dict[str, object]]]
+    engine_metrics: Callable[[str], Any]
+
+
+class Health(BaseModel):
+    """This process is alive."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+class Readiness(BaseModel):
+    """Whether requests should be sent here, and why not."""
+
+    ready: bool
+    reason: str = Field(description="ready, or what it waits for: starting, failed, draining, unreachable")
+
+
+def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version: str) -> APIRouter:
+    """The routes. ``closed``: metrics and status need a key (``OPS_AUTH=key``)."""
+    routes = APIRouter()
+
+    def check(request: Request) -> None:
+        if closed:
+            keys.require_any(request.scope["headers"])
+
+    @routes.get("/health", summary="Is this process alive?", tags=["operation"])
+    async def health() -> Health:
+        return Health(version=version)
+
+    @routes.get("/ready", summary="Should requests be sent here?", tags=["operation"], responses={503: {"model": Readiness}})
+    async def ready(response: Response) -> Readiness:
+        well, reason = views.ready()
+        if not well:
+            response.status_code = 503
+        return Readiness(ready=well, reason=reason)
+
+    @routes.get("/metrics", summary="The gateway's own metrics", tags=["operation"], response_class=Response)
+    async def own_metrics(
+        request: Request,
+        accept: Annotated[str, Header()] = "",
+        format_: Annotated[Literal["json", "text"] | None, Query(alias="format")] = None,
+    ) -> Response:
+        """Prometheus text (or OpenMetrics where it is accepted); JSON with `Accept: application/json` or `?format=json`."""
+        check(request)
+        if format_ == "json" or (format_ is None and "application/json" in accept):
+            return _json(telemetry.as_json(_collected(metrics)))
+        encode, content_type = choose_encoder(accept)
+        return Response(encode(metrics.registry), media_type=None, headers={"content-type": content_type})
+
+    @routes.get("/status", summary="One picture of everything", tags=["operation"], response_class=Response)
+    async def status(request: Request) -> Response:
+        """Slots, line, engines with their load progress and last words, rates, the process itself."""
+        check(request)
+        return _json(views.status())
+
+    @routes.get("/engines/{name}/metrics", summary="An engine's own metrics", tags=["operation"], response_class=Response)
+    async def engine_metrics(request: Request, name: str) -> Response:
+        """The engine's `/metrics` as it is, so that Prometheus can scrape an engine that only listens on loopback."""
+        check(request)
+        content_type, body = await views.engine_metrics(name)
+        return Response(body, media_type=None, headers={"content-type": content_type})
+
+    @routes.get("/v1/models", summary="The models served", tags=["models"], response_class=Response)
+    async def models(request: Request) -> Response:
+        """Answered from memory, while the engine sleeps or loads too."""
+        keys.caller(request.scope["headers"])
+        return _json({"object": "list", "data": views.models()})
+
+    @routes.get("/v1/models/{model:path}", summary="One model", tags=["models"], response_class=Response)
+    async def model(request: Request, model: str) -> Response:
+        keys.caller(request.scope["headers"])
+        for card in views.models():
+            if card.get("id") == model:
+                return _json(card)
+        raise Refusal(Reason.NOT_FOUND, f"The model `{model}` is not served here.", param="model")
+
+    return routes
+
+
+def _collected(metrics: Metrics) -> Iterable[Any]:
+    return metrics.registry.collect()
+
+
+def _json(content: object) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

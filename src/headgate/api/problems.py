@@ -1,0 +1,51 @@
+"""The HTTP status of each reason, and a refusal as a whole HTTP answer. The only place where either is decided."""
+
+from __future__ import annotations
+
+import math
+
+from headgate import openai
+from headgate.errors import Reason, Refusal
+from headgate.openai import Dialect
+
+STATUS: dict[Reason, int] = {
+    Reason.SLOTS_BUSY: 429,
+    Reason.QUEUE_FULL: 429,
+    Reason.QUEUE_TIMEOUT: 503,
+    Reason.ENGINE_UNAVAILABLE: 503,
+    Reason.DRAINING: 503,
+    Reason.ENGINE_FAILED: 502,
+    Reason.REQUEST_TIMEOUT: 504,
+    Reason.INVALID_REQUEST: 400,
+    Reason.UNAUTHORIZED: 401,
+    Reason.FORBIDDEN: 403,
+    Reason.NOT_FOUND: 404,
+    Reason.TOO_LARGE: 413,
+    Reason.UNSUPPORTED_MEDIA_TYPE: 415,
+}
+"""429: there is capacity, and it is contended. 503: there is none now, or the promised wait is over."""
+
+RETRY_AFTER_MAX_S = 60
+"""SDKs ignore a longer ``retry-after``; the true figure is in the body."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def answer(refusal: Refusal, dialect: Dialect = Dialect.OPENAI) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of a refusal. Every 429 and 503 says when to come back."""
+    status = STATUS[refusal.reason]
+    if status in (429, 503) and refusal.retry_after_s is None:
+        refusal.retry_after_s = 1.0
+    body = openai.error_body(refusal, dialect)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-headgate-reason", refusal.reason.encode()),
+    ]
+    if refusal.retry_after_s is not None:
+        seconds = min(max(refusal.retry_after_s, 0.001), RETRY_AFTER_MAX_S)
+        headers.append((b"retry-after", b"%d" % math.ceil(seconds)))
+        headers.append((b"retry-after-ms", b"%d" % math.ceil(seconds * 1000)))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return status, headers, body

@@ -1,0 +1,393 @@
+"""The composition root: a ``Settings`` becomes a running gateway, and a signal becomes an orderly end.
+
+Order of a start: listen first, then start the engine, so that the gateway answers from its first second. Order of an
+end: refuse newcomers and say so in ``/ready``, linger for balancers, finish what runs and waits, stop the engine, let
+the server go. uvicorn would close its listeners first and nobody would hear ``draining``, so its signal handling is
+not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import secrets
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TextIO
+
+import httpx
+import uvicorn
+
+from headgate import __version__
+from headgate.api import admin, operations
+from headgate.api.application import Application
+from headgate.api.auth import Keys
+from headgate.api.connection import Connection
+from headgate.api.generation import Generation
+from headgate.engines import Engines
+from headgate.errors import Reason, Refusal
+from headgate.flow import Flow, Limits
+from headgate.gate import Gate, Ledger
+from headgate.pool.history import History
+from headgate.pool.launchers import Launch
+from headgate.pool.launchers.remote import RemoteLauncher, parse_url
+from headgate.pool.launchers.simulated import SimulatedLauncher
+from headgate.pool.launchers.vllm import VllmLauncher, find_executable
+from headgate.pool.lifecycle import State
+from headgate.pool.pool import Pool
+from headgate.pool.supervisor import Supervisor
+from headgate.settings import SIMULATED_MODEL, Engine, Settings
+from headgate.telemetry import logs
+from headgate.telemetry.metrics import Metric, Metrics, counters, gauge, gauges, process_times
+
+log = logging.getLogger("headgate")
+
+EXIT_CLEAN = 0
+EXIT_START_FAILED = 1
+EXIT_BAD_SETTINGS = 2
+EXIT_DRAIN_LIMIT = 3
+
+
+class StartError(Exception):
+    """The gateway can't start: one line that says why, and the mend."""
+
+
+def launchers(settings: Settings) -> list[Callable[[], Launch]]:
+    """What starts each engine.
+
+    Raises:
+        StartError: it can't be started here.
+    """
+    try:
+        args = tuple(shlex.split(settings.engine_args))
+        kind = settings.engine_kind
+        if kind is Engine.REMOTE:
+            return [RemoteLauncher(parse_url(url)) for url in settings.engine_urls]
+        if kind is Engine.SIMULATED:
+            return [SimulatedLauncher(settings.served_model_name or SIMULATED_MODEL, args=args)]
+        command = find_executable(settings.engine_command)
+        if command is None:
+            raise StartError(
+                f"`{settings.engine_command}` is not on the path, so {settings.model} can't be served. Install it "
+                "(`pip install 'headgate[vllm]'`), or name it with HEADGATE_ENGINE_COMMAND; `headgate serve` with no "
+                "MODEL runs the simulated engine."
+            )
+        assert settings.model is not None
+        return [VllmLauncher(settings.model, command=command, served_model_name=settings.served_model_name, args=args)]
+    except ValueError as error:
+        raise StartError(str(error)) from None
+
+
+class Gateway:
+    """Everything that runs, for one event loop."""
+
+    def __init__(self, settings: Settings, log_stream: TextIO, *, log_as_json: bool) -> None:
+        self.settings = settings
+        self._clock = time.monotonic
+        self._started_at = self._clock()
+        self.admin_key = settings.admin_key or secrets.token_urlsafe(24)
+        keys = Keys(settings.api_key, self.admin_key)
+        self.metrics = Metrics()
+        self.log = logs.RequestLog(log_stream, as_json=log_as_json, level=settings.log_level)
+        self.draining = False
+        self._gate = Gate(
+            Ledger(
+                queue_mode=settings.queue_mode,
+                queue_max=settings.queue_max,
+                queue_max_bytes=settings.queue_max_bytes,
+                queue_timeout_s=settings.queue_timeout_s,
+                wake_timeout_s=settings.wake_timeout_s,
+            ),
+            clock=self._clock,
+        )
+        history = History(settings.cache_dir / "starts.json")
+        supervisors = [
+            Supervisor(
+                name,
+                launch,
+                clock=self._clock,
+                history=history,
+                wedged_after_s=settings.wedged_after_s,
+                in_flight=partial(self._held, name),
+                relayed=partial(self._relayed, name),
+            )
+            for name, launch in ((f"e{i}", launch) for i, launch in enumerate(launchers(settings)))
+        ]
+        self.pool = Pool(supervisors, max_active=settings.max_active, clock=self._clock)
+        self.engines = Engines(self.pool, api_key=settings.engine_api_key, on_capacity=self._capacity)
+        self._flow = Flow(
+            self._gate,
+            self.engines,
+            self.metrics,
+            self.log,
+            Limits(settings.request_timeout_s, settings.status_hold_s),
+            self._clock,
+        )
+        self.metrics.watch(self._states)
+        generation = Generation(
+            self._flow,
+            keys,
+            self.metrics,
+            max_body_bytes=settings.max_body_bytes,
+            send_stall_s=settings.send_stall_s,
+            final_event=settings.final_event,
+            default_model=lambda: self.engines.default_model,
+            clock=self._clock,
+        )
+        views = operations.Views(self.ready, self.status, lambda: list(self.pool.models()), self._engine_metrics)
+        closed = settings.ops_auth == "key"
+        routers = [
+            operations.router(views, self.metrics, keys, closed=closed, version=__version__),
+            admin.router(keys, self._restart),
+        ]
+        self.application = Application(generation, routers, self.metrics, __version__)
+
+    # The pool and the gate, joined.
+
+    def _capacity(self, engine: str, slots: int) -> None:
+        self._gate.expect(self.pool.eta_s())
+        self._gate.resize(engine, slots)
+
+    def _held(self, engine: str) -> int:
+        return self._gate.statistics().active_by_engine.get(engine, 0)
+
+    def _relayed(self, engine: str) -> int:
+        return self._flow.relayed(engine)
+
+    def _restart(self, engine: str) -> str:
+        supervisor = self.pool.engine(engine)
+        if supervisor is None:
+            raise KeyError(engine)
+        supervisor.restart()
+        return str(supervisor.state)
+
+    # What is shown.
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether requests should be sent here, and what it waits for otherwise."""
+        if self.draining:
+            return False, "draining"
+        states = set(self.pool.states().values())
+        if states & {State.READY, State.ASLEEP}:
+            return True, "ready"
+        if states == {State.FAILED}:
+            return False, "failed"
+        return False, "starting"
+
+    def status(self) -> dict[str, object]:
+        """The picture of ``GET /status``."""
+        books = self._gate.statistics()
+        well, reason = self.ready()
+        return {
+            "version": __version__,
+            "ready": well,
+            "reason": reason,
+            "uptime_s": round(self._clock() - self._started_at, 1),
+            "slots": {"max_active": books.slots, "active": books.active},
+            "queue": {
+                "mode": self.settings.queue_mode,
+                "depth": books.waiting,
+                "max": self.settings.queue_max,
+                "bytes": books.waiting_bytes,
+                "oldest_wait_s": round(books.oldest_wait_s, 3),
+                "timeout_s": self.settings.queue_timeout_s,
+            },
+            "granted_total": books.granted_total,
+            "refused_total": books.refused_total,
+            "requests": _sums(self.metrics.requests.values, 4),
+            "refusals": _sums(self.metrics.refusals.values, 0),
+            "tokens": _sums(self.metrics.tokens.values, 0),
+            "cancelled": _sums(self.metrics.cancelled.values, 0),
+            "engines": self.pool.status(),
+            "process": process_times(),
+        }
+
+    def _states(self) -> Iterator[Metric]:
+        books = self._gate.statistics()
+        engines = self.pool.engines
+        yield gauge("api_active_requests", "Slots held now.", books.active)
+        yield gauge("api_max_active", "Slots of all ready engines.", books.slots)
+        yield gauge("api_queue_depth", "Requests waiting in the line.", books.waiting)
+        yield gauge("api_queue_bytes", "Bytes that waiting requests keep in memory.", books.waiting_bytes)
+        yield gauge("api_engines_desired", "Engines that should be running.", len(engines))
+        yield gauges(
+            "api_engine_up",
+            "Whether the engine is ready.",
+            ("engine",),
+            {(engine.name,): float(engine.state is State.READY) for engine in engines},
+        )
+        yield gauges(
+            "api_engine_state",
+            "1 for the engine's state, 0 for every other.",
+            ("engine", "state"),
+            {(e.name, str(state)): float(e.state is state) for e in engines for state in State},
+        )
+        yield counters(
+            "api_engine_starts",
+            "Starts of the engine by cause: start, crash, wedged, operator.",
+            ("engine", "cause"),
+            {(e.name, str(cause)): float(count) for e in engines for cause, count in e.starts.items()},
+        )
+        yield gauges(
+            "api_engine_wake_seconds",
+            "How long the engine's last start took.",
+            ("engine",),
+            {(e.name,): e.last_wake_s for e in engines if e.last_wake_s is not None},
+        )
+
+    async def _engine_metrics(self, name: str) -> tuple[str, bytes]:
+        supervisor = self.pool.engine(name)
+        if supervisor is None:
+            raise Refusal(Reason.NOT_FOUND, f"There is no engine `{name}`.")
+        if supervisor.address is None or not supervisor.slots:
+            raise Refusal(Reason.ENGINE_UNAVAILABLE, f"Engine `{name}` is {supervisor.state}.", retry_after_s=5.0)
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=5.0, verify=supervisor.address.tls) as client:
+                answer = await client.get(f"{supervisor.address.url}/metrics")
+        except httpx.HTTPError as error:
+            raise Refusal(Reason.ENGINE_FAILED, f"Engine `{name}` can't be asked: {error!r}.") from None
+        return answer.headers.get("content-type", "text/plain; charset=utf-8"), answer.content
+
+    # Its end.
+
+    async def drain(self) -> bool:
+        """Refuse newcomers, finish what runs and waits, stop the engines. Whether it was done within the limit."""
+        limit_s = self.settings.drain_timeout_s
+        self.draining = True
+        self._gate.close(limit_s)
+        log.info("draining: %r", self._gate)
+        clean = True
+        try:
+            async with asyncio.timeout(limit_s):
+                await asyncio.sleep(self.settings.drain_linger_s)
+                await self._gate.wait_idle()
+        except TimeoutError:
+            clean = False
+            self._gate.evict()
+            cut = self._flow.cut_all(Refusal(Reason.DRAINING, "The gateway is shutting down.", retry_after_s=1.0))
+            log.warning("the drain limit of %g s is reached: %d answers were cut short", limit_s, cut)
+        await self.pool.stop()
+        self.engines.close()
+        self.log.flush()
+        return clean
+
+
+def _sums(values: dict[tuple[str, ...], float], label: int) -> dict[str, float]:
+    """Totals by one of the labels."""
+    out: dict[str, float] = {}
+    for labels, value in values.items():
+        out[labels[label]] = out.get(labels[label], 0.0) + value
+    return out
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handling: when to end is the gateway's decision."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        StartError: the port is taken, or the address isn't ours.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError as error:
+        mend = "Take another with --port, or end what listens there." if error.errno == 98 else "See --host and --port."
+        raise StartError(f"Can't listen on {host}:{port}: {error.strerror or error}. {mend}") from None
+    return listener
+
+
+def serve(settings: Settings, *, announce: Callable[[Gateway, str], None]) -> int:
+    """Run the gateway until a signal ends it; its exit status.
+
+    Raises:
+        StartError: it can't start.
+    """
+    stream = logs.default_stream()
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not stream.isatty())
+    logs.configure(stream, as_json=as_json, level=settings.log_level)
+    listener = listen(settings.host, settings.port)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_run(settings, listener, stream, as_json, announce))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+async def _run(
+    settings: Settings,
+    listener: socket.socket,
+    stream: TextIO,
+    as_json: bool,
+    announce: Callable[[Gateway, str], None],
+) -> int:
+    gateway = Gateway(settings, stream, log_as_json=as_json)
+    config = uvicorn.Config(
+        _as_asgi(gateway.application),
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    ends: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ends.put_nowait, number)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
+    host, port = listener.getsockname()[:2]
+    announce(gateway, f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    gateway.pool.start()
+    # What was imported and built so far lives as long as the process: keep the collector from walking it.
+    gc.collect()
+    gc.freeze()
+    await ends.get()
+    draining = asyncio.create_task(gateway.drain(), name="drain")
+    again = asyncio.create_task(ends.get(), name="second signal")
+    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        log.warning("a second signal: ending at once")
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+        await gateway.pool.kill()
+        gateway.log.flush()
+        return EXIT_DRAIN_LIMIT
+    again.cancel()
+    server.should_exit = True
+    await serving
+    return EXIT_CLEAN if draining.result() else EXIT_DRAIN_LIMIT
+
+
+def _as_asgi(application: Application) -> Any:
+    """As a plain function, so that uvicorn needn't guess what kind of application it is."""
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        await application(scope, receive, send)
+
+    return asgi

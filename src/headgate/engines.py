@@ -1,0 +1,107 @@
+"""From the pool's engines to the relay's connections: what the flow asks of them, and what the gate is told.
+
+It joins ``pool`` and ``relay`` as ``flow`` joins them all, and is apart from it because it outlives a request: it
+keeps each engine's connections for as long as the engine keeps its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from headgate.flow import Route
+from headgate.pool.launchers import Address
+from headgate.pool.lifecycle import State
+from headgate.relay.upstream import Unreachable, Upstream
+
+if TYPE_CHECKING:
+    from headgate.pool.pool import Pool
+    from headgate.pool.supervisor import Supervisor
+
+OWN_IDLE_S = 60.0
+"""Our own vLLM is told to keep connections for 75 s."""
+REMOTE_IDLE_S = 2.0
+"""vLLM's default is 5 s, and nobody knows what stands before somebody else's."""
+
+
+class Engines:
+    """The flow's view of a pool.
+
+    Args:
+        api_key: sent to remote engines that want one.
+        on_capacity: told an engine's slots, 0 while nothing may be granted on it.
+    """
+
+    def __init__(self, pool: Pool, *, api_key: str | None, on_capacity: Callable[[str, int], None]) -> None:
+        self._pool = pool
+        self._authorization = b"authorization: Bearer %b\r\n" % api_key.encode() if api_key else b""
+        self._on_capacity = on_capacity
+        self._routes: dict[str, tuple[Address, Route]] = {}
+        self._names: dict[str, None] = {}
+        for engine in pool.engines:
+            engine.subscribe(self._changed)
+            self._changed(engine)
+
+    def route(self, engine: str) -> Route:
+        supervisor = self._pool.engine(engine)
+        if supervisor is None or supervisor.state not in (State.READY, State.DRAINING):
+            raise Unreachable("it has just gone")
+        return self._routes[engine][1]
+
+    def suspect(self, engine: str) -> None:
+        supervisor = self._pool.engine(engine)
+        if supervisor is not None:
+            supervisor.suspect()
+
+    async def recovered(self, engine: str) -> bool:
+        supervisor = self._pool.engine(engine)
+        return supervisor is not None and await supervisor.looked_at()
+
+    def any_ready(self) -> str | None:
+        return next((engine.name for engine in self._pool.ready()), None)
+
+    def serves(self, model: str) -> bool | None:
+        return model in self._names if self._names else None
+
+    def eta_s(self) -> float | None:
+        return self._pool.eta_s()
+
+    @property
+    def default_model(self) -> str | None:
+        """The first model served; None while none is known."""
+        return next(iter(self._names), None)
+
+    def close(self) -> None:
+        """Close all connections to engines."""
+        for _, route in self._routes.values():
+            route.upstream.close()
+
+    def _changed(self, engine: Supervisor) -> None:
+        address = engine.address
+        if address is not None:
+            self._connect_to(engine, address)
+        self._names = {str(card["id"]): None for card in self._pool.models()}
+        self._on_capacity(engine.name, engine.slots)
+
+    def _connect_to(self, engine: Supervisor, address: Address) -> None:
+        known = self._routes.get(engine.name)
+        if known is not None:
+            if known[0] == address:
+                return
+            known[1].upstream.close()
+        launch = engine.launch
+        own = launch is not None and launch.is_ours
+        upstream = Upstream(
+            address.host, address.port, tls=address.tls, idle_s=OWN_IDLE_S if own else REMOTE_IDLE_S
+        )
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        headers = b"host: %b:%d\r\naccept: */*\r\n" % (host.encode("idna") if not own else host.encode(), address.port)
+        route = Route(
+            upstream,
+            address.prefix.encode(),
+            headers + (b"" if own else self._authorization),
+            launch is not None and launch.can_include_usage,
+        )
+        self._routes[engine.name] = (address, route)
+
+

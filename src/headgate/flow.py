@@ -1,0 +1,363 @@
+"""The request's way, top to bottom: a slot, an engine, the answer, the books.
+
+The only module that joins the stops. It knows no web framework: a ``Call`` came from somewhere, a ``Sink`` takes the
+answer. What is tried again is decided here and nowhere else: nothing after the first byte; before it, a request whose
+engine failed goes back to the head of the line once, and one that was there at two failures is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from headgate import openai
+from headgate.errors import Reason, Refusal
+from headgate.gate import Gate, Lease
+from headgate.openai import Asked
+from headgate.relay.reply import Ending, EngineBroke, Plan, Reply, Sink, Slot, StaleConnection
+from headgate.relay.upstream import Unreachable, Upstream
+from headgate.telemetry.logs import RequestLog
+from headgate.telemetry.metrics import OTHER, Metrics
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, read and checked, before anything was decided about it.
+
+    Attributes:
+        route: its template, for labels.
+        target: path and query at the engine.
+        body: what the engine gets, and ``content_type`` its type.
+        asked: what was read of it.
+        plan: what the way back depends on.
+        request_id: the caller's id, or ours where it gave none.
+        key: the name of the caller's key, or ``anonymous``.
+        arrived: by the flow's clock.
+        gated: whether it takes slots.
+        can_ask_usage: whether this API knows ``stream_options``.
+    """
+
+    route: str
+    target: bytes
+    body: bytes
+    content_type: bytes
+    asked: Asked
+    plan: Plan
+    request_id: str
+    key: str
+    arrived: float
+    gated: bool = True
+    can_ask_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How an engine is spoken to: its connections, the prefix of its paths, the header lines that it wants."""
+
+    upstream: Upstream
+    prefix: bytes
+    headers: bytes
+    can_include_usage: bool
+
+
+class Engines(Protocol):
+    """What the flow asks of the engines."""
+
+    def route(self, engine: str) -> Route:
+        """Raises Unreachable where the engine has just gone."""
+        ...
+
+    def suspect(self, engine: str) -> None:
+        """The engine failed a request: grant nothing on it until it has been looked at."""
+        ...
+
+    async def recovered(self, engine: str) -> bool:
+        """Wait for that look: whether the engine is well after all."""
+        ...
+
+    def any_ready(self) -> str | None: ...
+
+    def serves(self, model: str) -> bool | None:
+        """Whether an engine serves this model; None while nobody knows."""
+        ...
+
+    def eta_s(self) -> float | None:
+        """Seconds until an engine should be ready; None where nobody knows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds; ``side_calls`` is how many calls without a slot may run at once."""
+
+    request_timeout_s: float
+    status_hold_s: float
+    side_calls: int = 64
+
+
+@dataclass(slots=True, eq=False)
+class _Life:
+    """What has happened to a request so far."""
+
+    engine: str = ""
+    queued_since: float | None = None
+    failures: int = 0
+
+
+class _NoSlot:
+    """Stands for the slot of a call that takes none."""
+
+    def release(self) -> None:
+        return
+
+
+class Flow:
+    """Serves calls. One for the process, on its event loop.
+
+    Args:
+        clock: seconds, monotonic; the same that the gate and the calls' ``arrived`` use.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        engines: Engines,
+        metrics: Metrics,
+        log: RequestLog,
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        self._gate = gate
+        self._engines = engines
+        self._metrics = metrics
+        self._log = log
+        self._limits = limits
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._boot = os.urandom(4).hex()
+        self._side_calls = 0
+        self._running: dict[Reply, str] = {}
+        self._relayed: dict[str, int] = {}
+
+    def new_id(self) -> str:
+        """An id of ours: unique over gateways and restarts, never taken from a caller."""
+        return f"hg-{self._boot}-{next(self._numbers):x}"
+
+    def relayed(self, engine: str) -> int:
+        """Events that have come from this engine, ever: a sign of its progress."""
+        live = sum(reply.events for reply, name in self._running.items() if name == engine)
+        return self._relayed.get(engine, 0) + live
+
+    def cut_all(self, refusal: Refusal) -> int:
+        """End every answer under way with ``refusal``; how many there were."""
+        running = list(self._running)
+        for reply in running:
+            reply.expire(refusal)
+        return len(running)
+
+    async def serve(self, call: Call, sink: Sink, refuse: Callable[[Refusal], int]) -> None:
+        """Answer ``call`` on ``sink``, whatever happens. Never raises.
+
+        ``refuse`` writes a refusal while no head has gone out, and returns its status. A client that leaves cancels
+        the task that awaits this; the cancellation ends here, with the books done.
+        """
+        known = self._engines.serves(call.asked.model)
+        model = call.asked.model if known else OTHER
+        life = _Life()
+        reply = Reply(
+            sink,
+            call.plan,
+            clock=self._clock,
+            arrived=call.arrived,
+            headers=[(b"x-request-id", call.request_id.encode("latin-1"))],
+            gap=self._metrics.inter_token.at((model,)).observe,
+            trouble=lambda: self._engines.suspect(life.engine),
+            retry_after_s=lambda: self._engines.eta_s() or 1.0,
+        )
+        try:
+            if known is False:
+                what = f"The model `{call.asked.model}` is not served here; GET /v1/models lists what is."
+                raise Refusal(Reason.NOT_FOUND, what, param="model")
+            ending = await (self._gated(call, reply, life) if call.gated else self._aside(call, reply, life))
+        except Refusal as refusal:
+            self._leave_line(life, refusal.reason)
+            if reply.started:
+                ending = reply.tell_late(refusal)
+            else:
+                ending = Ending(refuse(refusal), refusal.reason, refusal.message)
+            self._metrics.refusals.add((refusal.reason, "normal", model, call.key))
+        except asyncio.CancelledError:
+            stage = "queued" if life.queued_since is not None else "streaming" if reply.committed else "waiting_first"
+            self._leave_line(life, "left")
+            self._metrics.cancelled.add((stage,))
+            ending = Ending(499, "client_left", stage)
+        self._book(call, reply, ending, life, model)
+
+    # With slots.
+
+    async def _gated(self, call: Call, reply: Reply, life: _Life) -> Ending:
+        lease: Lease | None = None
+        while True:
+            life.queued_since = self._clock()
+            lease = await self._gate.acquire(
+                weight=call.asked.sequences,
+                size_bytes=len(call.body),
+                request_timeout_s=self._time_left(call, lease),
+                after=lease,
+            )
+            self._leave_line(life, "granted")
+            life.engine = lease.engine
+            reply.queue_s = lease.waited_s + lease.waking_s
+            reply.headers[1:] = [
+                (b"x-headgate-queue-ms", b"%.1f" % (reply.queue_s * 1e3)),
+                (b"x-headgate-engine", lease.engine.encode()),
+            ]
+            try:
+                return await self._exchange(call, reply, lease.engine, lease, self._time_left(call, lease))
+            except EngineBroke as broke:
+                if broke.answer is not None and await self._engines.recovered(lease.engine):
+                    return reply.pass_on(broke.answer)  # the engine lives: this answer was meant for this request
+                self._metrics.engine_requests.add((lease.engine, "failed"))
+                life.failures += 1
+                if life.failures > 1:
+                    raise Refusal(
+                        Reason.ENGINE_FAILED, f"The engine failed twice at this request; the last time, {broke}."
+                    ) from None
+
+    async def _exchange(self, call: Call, reply: Reply, engine: str, slot: Slot, timeout_s: float) -> Ending:
+        """Ask ``engine``; the slot goes back when its answer's body is closed, or here at the latest.
+
+        Raises:
+            EngineBroke: and nothing of an answer was sent.
+            Refusal: ``request_timeout``, likewise.
+        """
+        too_long = Refusal(
+            Reason.REQUEST_TIMEOUT, f"The request took longer than {self._limits.request_timeout_s:g} s."
+        )
+        deadline = self._loop.call_later(max(timeout_s, 0.0), reply.expire, too_long)
+        hold = _Hold(self._loop, self._limits.status_hold_s, reply) if call.plan.streamed else None
+        self._running[reply] = engine
+        try:
+            route = self._engines.route(engine)
+            request = self._request(call, route)
+            try:
+                return await reply.carry(await route.upstream.connect(), request, slot)
+            except StaleConnection:
+                return await reply.carry(await route.upstream.connect(fresh=True), request, slot)
+        except Unreachable as error:
+            self._engines.suspect(engine)
+            raise EngineBroke(f"it could not be reached: {error}") from None
+        finally:
+            slot.release()
+            deadline.cancel()
+            if hold is not None:
+                hold.cancel()
+            del self._running[reply]
+            self._relayed[engine] = self._relayed.get(engine, 0) + reply.events
+
+    def _request(self, call: Call, route: Route) -> bytes:
+        body = call.body
+        if call.can_ask_usage and call.plan.streamed and route.can_include_usage and not call.asked.include_usage:
+            body = openai.ask_for_usage(body, call.asked)
+        return b"POST %b%b HTTP/1.1\r\n%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
+            route.prefix,
+            call.target,
+            route.headers,
+            call.content_type,
+            len(body),
+            self.new_id().encode(),
+            body,
+        )
+
+    def _time_left(self, call: Call, lease: Lease | None) -> float:
+        """Of the whole request's time, in seconds; the time in which no engine was ready doesn't count."""
+        waking_s = lease.waking_s if lease is not None else 0.0
+        return self._limits.request_timeout_s - (self._clock() - call.arrived - waking_s)
+
+    def _leave_line(self, life: _Life, outcome: str) -> None:
+        if life.queued_since is not None:
+            self._metrics.queue_wait.at((outcome,)).observe(self._clock() - life.queued_since)
+            life.queued_since = None
+
+    # Without slots.
+
+    async def _aside(self, call: Call, reply: Reply, life: _Life) -> Ending:
+        """Small work that takes no slot (tokenize and its like), so many at a time."""
+        engine = self._engines.any_ready()
+        if engine is None:
+            raise Refusal(Reason.ENGINE_UNAVAILABLE, "No engine is ready.", retry_after_s=self._engines.eta_s())
+        if self._side_calls >= self._limits.side_calls:
+            raise Refusal(Reason.SLOTS_BUSY, "Too many requests of this kind at once.", retry_after_s=1.0)
+        self._side_calls += 1
+        life.engine = engine
+        try:
+            return await self._exchange(call, reply, engine, _NoSlot(), self._time_left(call, None))
+        except EngineBroke as broke:
+            if broke.answer is not None:
+                return reply.pass_on(broke.answer)
+            raise Refusal(Reason.ENGINE_FAILED, f"The engine failed: {broke}.") from None
+        finally:
+            self._side_calls -= 1
+
+    # The books.
+
+    def _book(self, call: Call, reply: Reply, ending: Ending, life: _Life, model: str) -> None:
+        now = self._clock()
+        metrics, told = self._metrics, reply.usage
+        metrics.requests.add((call.route, model, call.key, str(ending.status), ending.reason))
+        completion = told.completion_tokens
+        first = reply.first_event_at
+        if life.engine:
+            metrics.engine_requests.add((life.engine, ending.reason))
+        if first is not None:
+            if not reply.usage_told:
+                completion = reply.events
+            kind = "completion" if reply.usage_told else "completion_estimated"
+            metrics.tokens.add((kind, model, call.key), completion)
+            metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
+            metrics.latency.at((call.route, model)).observe(now - call.arrived)
+            if call.plan.streamed:
+                metrics.ttft.at((model,)).observe(first - call.arrived)
+        self._log.write(
+            {
+                "request_id": call.request_id,
+                "route": call.route,
+                "model": model,
+                "key": call.key,
+                "engine": life.engine,
+                "status": ending.status,
+                "reason": ending.reason,
+                "stream": call.plan.streamed,
+                "queue_ms": round(reply.queue_s * 1e3, 1),
+                "ttft_ms": round((first - call.arrived) * 1e3, 1) if first is not None else None,
+                "duration_ms": round((now - call.arrived) * 1e3, 1),
+                "prompt_tokens": told.prompt_tokens,
+                "completion_tokens": completion,
+                "estimated": not reply.usage_told,
+                "detail": ending.detail,
+            },
+            failed=ending.reason not in ("ok", "client_left"),
+        )
+
+
+class _Hold:
+    """Sends a held answer's head and a comment each ``every_s`` until its first event has come."""
+
+    __slots__ = ("_every_s", "_loop", "_reply", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, every_s: float, reply: Reply) -> None:
+        self._loop, self._every_s, self._reply = loop, every_s, reply
+        self._timer = loop.call_later(every_s, self._ring)
+
+    def _ring(self) -> None:
+        if not self._reply.committed:
+            self._reply.hold()
+            self._timer = self._loop.call_later(self._every_s, self._ring)
+
+    def cancel(self) -> None:
+        self._timer.cancel()

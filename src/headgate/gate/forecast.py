@@ -1,0 +1,122 @@
+"""When to come back: the measured ``Retry-After``.
+
+Learns how long slots are held, so at which rate they come free (Little's law: rate = slots / mean hold), and
+books each return: those who are told to come back are spread over the time in which there will be room. Apart
+from the ledger because estimates may be wrong and books may not. It tells the true estimate; what a header
+may carry is the API layer's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from headgate.errors import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headgate.gate.entries import Ticket
+
+SLOT_S = 1.0  # before anything was measured: a slot is taken to come free each second
+WAKE_S = 5.0  # where nobody knows when an engine will be ready, or it should have been already
+LEAST_S = 0.001
+# A client that doesn't listen is refused again and again, and books each time; the others must not pay for it
+# with hours. Beyond this nobody keeps a booking anyway.
+HORIZON_S = 600.0
+_MEMORY = 64  # slots' worth of completions after which an old one has lost 1 - 1/e of its say
+
+
+class View(NamedTuple):
+    """The gate at the moment of a refusal, as far as an estimate needs it.
+
+    Attributes:
+        slots: those of the ready engines, or of those that were ready last.
+        holders: the tickets that hold them, oldest first.
+        line_weight: slots that all who wait need.
+        head_weight: slots that the head of the line needs.
+        places: tickets that must leave the line before one of the refused one's size finds a place in it.
+        wake_s: seconds until an engine should be ready; None: unknown.
+        drain_s: seconds until the drain must be over; None: there is none.
+    """
+
+    slots: int
+    holders: Iterable[Ticket]
+    ready: bool
+    line_weight: int
+    head_weight: int
+    places: int
+    wake_s: float | None
+    drain_s: float | None
+
+
+class Forecast:
+    """How long slots are held, and which returns are booked. Every ``now`` is real time in seconds."""
+
+    __slots__ = ("_booked_until", "_hold_s", "_mass")
+
+    def __init__(self) -> None:
+        self._hold_s = 0.0
+        self._mass = 0
+        self._booked_until = 0.0
+
+    def learn(self, held_s: float, weight: int) -> None:
+        """``weight`` slots came free after ``held_s``: a running mean first, exponentially weighted later."""
+        mass = self._mass + weight
+        self._mass = mass if mass < _MEMORY else max(weight, _MEMORY)
+        self._hold_s += (held_s - self._hold_s) * weight / self._mass
+
+    def slot_s(self, now: float, slots: int, holders: Iterable[Ticket]) -> float:
+        """Seconds between one slot's coming free and the next's.
+
+        Args:
+            slots: over how many slots work is spread, 1 at least. holders: what runs, oldest first. Those
+                that have run for longer than the mean count with the time that
+                they have run so far: where work became longer, or hangs, no completion would tell.
+        """
+        mean_s = self._hold_s if self._mass else SLOT_S * slots
+        total_s, mass = mean_s * self._mass, self._mass
+        for ticket in holders:
+            age_s = now - ticket.granted_at
+            if age_s <= mean_s:
+                break
+            total_s += age_s * ticket.weight
+            mass += ticket.weight
+        return max((total_s / mass if mass else mean_s) / slots, LEAST_S)
+
+    def book(self, now: float, room_s: float, spread_s: float) -> float:
+        """Seconds after which to come back, ``room_s`` from now or later.
+
+        The virtual scheduling of GCRA (ITU-T I.371): bookings are a backlog that is worked off in real time,
+        each refusal comes after it and adds ``spread_s`` to it.
+        """
+        backlog_s = max(self._booked_until - now, 0.0)
+        self._booked_until = now + min(backlog_s + spread_s, HORIZON_S)
+        return max(room_s + backlog_s, LEAST_S)
+
+    def retry_after_s(self, now: float, reason: Reason, weight: int, view: View) -> float:
+        """Seconds, more than 0, after which a request refused for ``reason`` should come back."""
+        if reason is Reason.DRAINING:  # the next process has an empty line and bookings of its own
+            return view.drain_s if view.drain_s is not None and view.drain_s > 0 else SLOT_S
+        slot_s = self.slot_s(now, view.slots, view.holders) if view.slots else 0.0
+        return self.book(now, first_room_s(reason, weight, view, slot_s), weight * slot_s)
+
+
+def first_room_s(reason: Reason, weight: int, view: View, slot_s: float) -> float:
+    """Seconds until what the request lacked will be there for the first time, bookings aside.
+
+    Args:
+        reason: what it lacked: a slot, a place in the line, an engine, time.
+        weight: the slots that it needs.
+        view: the gate now.
+        slot_s: seconds between one slot's coming free and the next's.
+    """
+    wake_s = view.wake_s if view.wake_s is not None and view.wake_s > 0 else WAKE_S
+    if reason is Reason.ENGINE_UNAVAILABLE:
+        return wake_s
+    if reason is Reason.SLOTS_BUSY:
+        slots = weight
+    elif reason is Reason.QUEUE_FULL:  # each grant makes a place
+        slots = view.places * view.head_weight
+    else:  # a promised wait is over: everybody who waits now would be served before
+        slots = view.line_weight + weight
+    return slots * slot_s + (0.0 if view.ready else wake_s)

@@ -1,0 +1,218 @@
+"""The gate that requests await: asyncio around the ledger.
+
+One future for each waiter, one timer for all. It decides nothing: every call asks the ledger and carries out
+what it returns. Apart from the ledger because here are the races of cancellation, and there the rules. One
+event loop owns a gate; nothing here may be called from another thread.
+
+Prior art: trio's ``CapacityLimiter`` (names, a slot that belongs to its holder), httpcore's connection pool
+(a wake-up is the result of a reassignment, done elsewhere).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from math import inf
+from typing import TYPE_CHECKING
+
+from headgate.errors import Refusal
+from headgate.gate.outcomes import Granted, Refused, Verdict, Waiting
+from headgate.gate.sentences import sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headgate.gate.entries import Statistics, Ticket
+    from headgate.gate.ledger import Ledger
+
+# uvloop rounds a timer to the millisecond, so it could come before the deadline, find nothing due and spin.
+_LATE_S = 0.001
+
+
+class Lease:
+    """Slots held on ``engine`` until ``release``.
+
+    ``waited_s`` is what the request had spent in the line, ``waking_s`` what it had waited for an engine.
+    """
+
+    __slots__ = ("_gate", "_ticket", "engine", "waited_s", "waking_s")
+
+    def __init__(self, gate: Gate, granted: Granted) -> None:
+        self._gate: Gate | None = gate
+        self._ticket, self.engine, self.waited_s, self.waking_s = granted
+
+    @property
+    def released(self) -> bool:
+        """Whether the slots were given back."""
+        return self._gate is None
+
+    def release(self) -> None:
+        """Give the slots back, at once; the first call does, the others do nothing."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate._leave(self._ticket)
+
+    def __repr__(self) -> str:
+        state = "released" if self.released else "held"
+        return f"<Lease {self._ticket.number} on {self.engine}: {state}, waited {self.waited_s:.3f} s>"
+
+
+class Gate:
+    """Slots and line for one event loop.
+
+    Args:
+        ledger: the books; nobody else may write to them.
+        clock: real time in seconds that never goes back.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._futures: dict[Ticket, asyncio.Future[Verdict]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._idle: list[asyncio.Future[None]] = []
+
+    async def acquire(
+        self,
+        *,
+        weight: int = 1,
+        size_bytes: int = 0,
+        request_timeout_s: float = inf,
+        after: Lease | None = None,
+    ) -> Lease:
+        """Slots for one request, now or after a wait in the line.
+
+        Args:
+            weight: slots that it needs, at most the largest engine's are taken. size_bytes: what it keeps in
+                memory while it waits. request_timeout_s: what is left of its whole time, waking excluded.
+                after: the lease whose engine died before the first byte. It is released here, and the request
+                goes to
+                the head of the line with the time that it has spent there already.
+
+        Raises:
+            Refusal: with the ledger's reason, a sentence, and when to come back.
+        """
+        ledger, now = self._ledger, self._clock()
+        if after is None:
+            decision = ledger.offer(now, weight, size_bytes, request_timeout_s)
+        else:
+            decision = ledger.offer(
+                now,
+                weight,
+                size_bytes,
+                request_timeout_s,
+                front=True,
+                waited_s=after.waited_s,
+                waking_s=after.waking_s,
+            )
+        if isinstance(decision, Waiting):
+            return await self._wait(decision.ticket, after)
+        if after is not None:
+            after.release()
+        return self._lease(decision)
+
+    def acquire_nowait(self, *, weight: int = 1) -> Lease | None:
+        """Slots at once, or None with nothing changed: the request would have to wait, or be refused."""
+        if not self._ledger.fits(weight):
+            return None
+        decision = self._ledger.offer(self._clock(), weight)
+        assert isinstance(decision, Granted)
+        return Lease(self, decision)
+
+    def resize(self, engine: str, slots: int) -> None:
+        """An engine has ``slots`` from now on; 0: it is not ready."""
+        now = self._clock()
+        self._settle(now, self._ledger.resize(now, engine, slots))
+        self._arm(now)
+
+    def expect(self, wake_s: float | None) -> None:
+        """An engine should be ready in ``wake_s`` seconds (None: unknown), which the refused are told."""
+        self._ledger.expect(self._clock(), wake_s)
+
+    def close(self, limit_s: float) -> None:
+        """Drain: refuse newcomers, serve the line for as long as an engine is ready."""
+        now = self._clock()
+        self._settle(now, self._ledger.close(now, limit_s))
+
+    def evict(self) -> None:
+        """The drain's limit is reached: refuse all who wait, for good."""
+        now = self._clock()
+        self._settle(now, self._ledger.evict(now))
+
+    async def wait_idle(self) -> None:
+        """Return when nothing runs and nobody waits."""
+        while not self._ledger.idle:
+            future = asyncio.get_running_loop().create_future()
+            self._idle.append(future)
+            await future
+
+    def statistics(self) -> Statistics:
+        """The picture of slots and line; O(n) in the length of the line."""
+        return self._ledger.statistics(self._clock())
+
+    def __repr__(self) -> str:
+        return f"<Gate {self._ledger!r}>"
+
+    async def _wait(self, ticket: Ticket, after: Lease | None) -> Lease:
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._futures[ticket] = future
+        self._arm(self._clock())
+        if after is not None:
+            after.release()  # after the offer: nobody takes the slot in between
+        try:
+            verdict = await future
+        except BaseException:
+            # Cancelled while it stood in the line, or between the verdict and this task's waking: then the
+            # future has its result already, and a slot in it would be lost with the exception.
+            if self._futures.pop(ticket, None) is not None or _granted(future):
+                self._leave(ticket)
+            raise
+        return self._lease(verdict)
+
+    def _lease(self, verdict: Verdict) -> Lease:
+        if isinstance(verdict, Refused):
+            raise Refusal(
+                verdict.reason, sentence(verdict, self._ledger), retry_after_s=verdict.retry_after_s
+            )
+        return Lease(self, verdict)
+
+    def _leave(self, ticket: Ticket) -> None:
+        now = self._clock()
+        self._settle(now, self._ledger.leave(now, ticket))
+
+    def _settle(self, now: float, verdicts: list[Verdict]) -> None:
+        for verdict in verdicts:
+            future = self._futures.pop(verdict.ticket)
+            if not future.done():
+                future.set_result(verdict)
+            elif isinstance(verdict, Granted):
+                # Its task was cancelled and hasn't run since. The list grows while it is walked, as lists
+                # may.
+                verdicts += self._ledger.leave(now, verdict.ticket)
+        if self._idle and self._ledger.idle:
+            for waiter in self._idle:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._idle.clear()
+
+    def _arm(self, now: float) -> None:
+        """Have the timer go off no later than the next deadline; one that comes too early does no harm."""
+        deadline = self._ledger.next_deadline(now)
+        if deadline is None or deadline == inf or deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = asyncio.get_running_loop().call_later(max(deadline - now, 0.0) + _LATE_S, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._timer_at = inf
+        now = self._clock()
+        self._settle(now, self._ledger.tick(now))
+        self._arm(now)
+
+
+def _granted(future: asyncio.Future[Verdict]) -> bool:
+    return future.done() and not future.cancelled() and isinstance(future.result(), Granted)

@@ -1,0 +1,288 @@
+"""Slots and the line: who may run now, who waits, who is refused.
+
+A state machine without I/O: time is an argument, decisions are returned as data, ``gate`` carries them out.
+It is the one owner of this state, and the place that must be right, so it is checked alone, against a naive
+model. Who is next is asked of an ``Order``, where there is room of ``Slots``, when to come back of
+``Forecast``.
+
+What holds after every call:
+
+* no grant makes the weight held on an engine exceed its slots;
+* no engine has room for the head of the line, and nobody overtakes the head: a heavy one reserves what comes
+  free;
+* every ticket ends exactly once: it leaves, or is refused;
+* after ``tick(now)`` nobody has waited for longer than ``queue_timeout_s`` on the queue clock, which runs
+  while an
+  engine is ready, nor than ``wake_timeout_s`` on the wake clock, which runs while none is.
+
+While no engine is ready both modes keep a line: that wait is for waking, not for contention. In reject mode
+those who don't fit when an engine wakes keep their places, as in queue mode; only newcomers are refused from
+then on.
+"""
+
+from __future__ import annotations
+
+from math import ceil, inf
+from typing import TYPE_CHECKING, Literal
+
+from headgate.errors import Reason
+from headgate.gate.deadlines import Deadlines
+from headgate.gate.entries import Statistics, Ticket
+from headgate.gate.forecast import Forecast, View
+from headgate.gate.ordering import Fifo
+from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
+from headgate.gate.slots import Bin, Slots, emptiest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headgate.gate.ordering import Order
+
+
+class LedgerError(Exception):
+    """A ticket that has ended already was told to leave: the caller's books are wrong."""
+
+
+class Ledger:
+    """The books of slots and line. Every ``now`` is real time in seconds and never goes back.
+
+    Args:
+        queue_mode: ``queue`` waits for a slot, ``reject`` refuses when none is free.
+        queue_max: tickets that may wait.
+        queue_max_bytes: bytes that those who wait may keep in memory.
+        queue_timeout_s: the longest wait while an engine is ready.
+        wake_timeout_s: the longest wait for an engine to be ready.
+        choose: picks one of several engines that have room for a weight.
+        order: who is next; first come first served where none is given.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue_mode: Literal["queue", "reject"] = "queue",
+        queue_max: int = 64,
+        queue_max_bytes: int = 256 * 2**20,
+        queue_timeout_s: float = 30.0,
+        wake_timeout_s: float = 300.0,
+        choose: Callable[[Sequence[Bin], int], Bin] = emptiest,
+        order: Order | None = None,
+    ) -> None:
+        self.queue_max = queue_max
+        self.queue_timeout_s = queue_timeout_s
+        self.wake_timeout_s = wake_timeout_s
+        self._reject = queue_mode == "reject"
+        self._queue_max_bytes = queue_max_bytes
+        self._slots = Slots(choose)
+        self._order: Order = Fifo() if order is None else order
+        self._deadlines = Deadlines()
+        self._forecast = Forecast()
+        self._waiting_weight = self._waiting_bytes = 0
+        self._wake_at: float | None = None
+        self._drain_until: float | None = None
+        self._evicted = False
+        self._offered = self._granted = self._refused = 0
+
+    @property
+    def slots(self) -> int:
+        """Slots of all ready engines together."""
+        return self._slots.total
+
+    @property
+    def waiting(self) -> int:
+        """Tickets in the line."""
+        return len(self._order)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nobody waits."""
+        return not self._slots.holders and not self._waiting_weight
+
+    def fits(self, weight: int) -> bool:
+        """Whether an offer of this weight would be granted at once."""
+        closed = self._drain_until is not None
+        return not closed and not self._waiting_weight and self._slots.room(weight) is not None
+
+    def offer(
+        self,
+        now: float,
+        weight: int = 1,
+        size_bytes: int = 0,
+        request_timeout_s: float = inf,
+        *,
+        front: bool = False,
+        waited_s: float = 0.0,
+        waking_s: float = 0.0,
+    ) -> Decision:
+        """A request comes; the decision is about it alone.
+
+        Args:
+            weight: slots that it needs, 1 at least; whenever it is looked at, at most the largest engine's.
+            size_bytes: what it keeps in memory while it waits.
+            request_timeout_s: what is left of its whole time, waking excluded.
+            front: its engine died before the first byte. It goes to the head of the line, full or not, and
+                even in a drain, where an engine is ready.
+            waited_s, waking_s: what it had spent in the line before that.
+        """
+        self._offered += 1
+        queue_s, wake_s = self._deadlines.clocks(now)
+        ticket = Ticket(self._offered, weight, size_bytes, queue_s - waited_s, wake_s - waking_s)
+        if self._drain_until is not None and not (front and self._slots.ready and not self._evicted):
+            return self._refuse(now, ticket, Reason.DRAINING)
+        position = self._order.push(ticket, front=front)
+        granted = self._grant_head(now)
+        if granted is not None:
+            return granted
+        reason = None if front else self._no_place(size_bytes)
+        if reason is not None:
+            self._order.remove(ticket)
+            return self._refuse(now, ticket, reason)
+        self._wait(ticket, queue_s + request_timeout_s)
+        return Waiting(ticket, position)
+
+    def leave(self, now: float, ticket: Ticket) -> list[Verdict]:
+        """A ticket ends: it gives its slots back, or leaves the line.
+
+        Raises:
+            LedgerError: it has ended before.
+        """
+        held_in = ticket.held_in
+        if held_in is not None:
+            self._slots.give_back(ticket, held_in)
+            self._forecast.learn(now - ticket.granted_at, ticket.weight)
+        elif ticket.waiting:
+            self._order.remove(ticket)
+            self._forget(ticket)
+        else:
+            raise LedgerError(f"{ticket!r} has ended already")
+        return self.tick(now) if self._waiting_weight else []
+
+    def resize(self, now: float, engine: str, slots: int) -> list[Verdict]:
+        """An engine has ``slots`` from now on; 0: it is not ready. What runs there is left alone."""
+        was_awake = bool(self._slots.ready)
+        self._slots.resize(engine, slots)
+        is_awake = bool(self._slots.ready)
+        if is_awake != was_awake:
+            self._deadlines.turn(now, awake=is_awake)
+            self._wake_at = None
+        return self.tick(now)
+
+    def expect(self, now: float, wake_s: float | None) -> None:
+        """An engine should be ready in ``wake_s`` seconds; None: nobody knows."""
+        self._wake_at = None if wake_s is None else now + wake_s
+
+    def tick(self, now: float) -> list[Verdict]:
+        """Refuse those whose time is over, then grant what fits."""
+        verdicts: list[Verdict] = []
+        if self._drain_until is not None and (self._evicted or not self._slots.ready):
+            verdicts += [self._expel(now, ticket, Reason.DRAINING) for ticket in list(self._order)]
+        while (due := self._deadlines.due(now)) is not None:
+            verdicts.append(self._expel(now, *due))
+        while (granted := self._grant_head(now)) is not None:
+            verdicts.append(granted)
+        return verdicts
+
+    def next_deadline(self, now: float) -> float | None:
+        """The real time at which ``tick`` must be called at the latest; None when nobody waits."""
+        return self._deadlines.next(now)
+
+    def close(self, now: float, limit_s: float) -> list[Verdict]:
+        """Drain: newcomers are refused, the line is served for as long as an engine is ready.
+
+        ``limit_s`` is how long the drain may last, which the refused are told; ``evict`` ends it.
+        """
+        self._drain_until = now + limit_s
+        return self.tick(now)
+
+    def evict(self, now: float) -> list[Verdict]:
+        """The drain's limit is reached: refuse all who wait, for good."""
+        self._drain_until = now
+        self._evicted = True
+        return self.tick(now)
+
+    def statistics(self, now: float) -> Statistics:
+        """The picture at ``now``; O(n) in the length of the line."""
+        bins = self._slots.bins
+        oldest = min((ticket.queued_from + ticket.woken_from for ticket in self._order), default=now)
+        return Statistics(
+            slots=self._slots.total,
+            active=self._slots.active,
+            slots_by_engine={each.engine: each.slots for each in bins},
+            active_by_engine={each.engine: each.active for each in bins},
+            waiting=len(self._order),
+            waiting_bytes=self._waiting_bytes,
+            oldest_wait_s=now - oldest,  # the two clocks together are real time
+            granted_total=self._granted,
+            refused_total=self._refused,
+            draining=self._drain_until is not None,
+        )
+
+    def __repr__(self) -> str:
+        closed = self._drain_until is not None
+        state = "draining" if closed else "ready" if self._slots.ready else "no engine ready"
+        return (
+            f"<Ledger {state}: {self._slots.active}/{self._slots.total} slots held, "
+            f"{len(self._order)}/{self.queue_max} waiting ({self._waiting_bytes} bytes)>"
+        )
+
+    def _grant_head(self, now: float) -> Granted | None:
+        ticket = self._order.head()
+        if ticket is None:
+            return None
+        where = self._slots.room(ticket.weight)
+        if where is None:
+            return None
+        self._order.pop()
+        if ticket.waiting:
+            self._forget(ticket)
+        self._slots.take(now, ticket, where)
+        self._granted += 1
+        queue_s, wake_s = self._deadlines.clocks(now)
+        return Granted(ticket, where.engine, queue_s - ticket.queued_from, wake_s - ticket.woken_from)
+
+    def _no_place(self, size_bytes: int) -> Reason | None:
+        if self._reject and self._slots.ready:
+            return Reason.SLOTS_BUSY
+        # The newcomer is in the order already, but its bytes are not yet counted.
+        if len(self._order) > self.queue_max or self._waiting_bytes + size_bytes > self._queue_max_bytes:
+            return Reason.QUEUE_FULL
+        return None
+
+    def _wait(self, ticket: Ticket, request_until: float) -> None:
+        ticket.waiting = True
+        self._waiting_weight += ticket.weight
+        self._waiting_bytes += ticket.size_bytes
+        queue_until, reason = ticket.queued_from + self.queue_timeout_s, Reason.QUEUE_TIMEOUT
+        if request_until < queue_until:
+            queue_until, reason = request_until, Reason.REQUEST_TIMEOUT
+        wake_until = ticket.woken_from + self.wake_timeout_s
+        self._deadlines.add(ticket, queue_until, reason, wake_until, live=len(self._order))
+
+    def _forget(self, ticket: Ticket) -> None:
+        ticket.waiting = False
+        self._waiting_weight -= ticket.weight
+        self._waiting_bytes -= ticket.size_bytes
+
+    def _expel(self, now: float, ticket: Ticket, reason: Reason) -> Refused:
+        self._order.remove(ticket)
+        self._forget(ticket)
+        return self._refuse(now, ticket, reason)
+
+    def _refuse(self, now: float, ticket: Ticket, reason: Reason) -> Refused:
+        self._refused += 1
+        retry_after_s = self._forecast.retry_after_s(now, reason, ticket.weight, self._view(now, ticket))
+        return Refused(ticket, reason, retry_after_s)
+
+    def _view(self, now: float, ticket: Ticket) -> View:
+        head = self._order.head()
+        excess_bytes = self._waiting_bytes + ticket.size_bytes - self._queue_max_bytes
+        mean_bytes = self._waiting_bytes / len(self._order) if self._waiting_bytes else inf
+        return View(
+            slots=self._slots.last_total,
+            holders=self._slots.holders,
+            ready=bool(self._slots.ready),
+            line_weight=self._waiting_weight,
+            head_weight=1 if head is None else head.weight,
+            places=max(1, ceil(excess_bytes / mean_bytes)),
+            wake_s=None if self._wake_at is None else self._wake_at - now,
+            drain_s=None if self._drain_until is None else self._drain_until - now,
+        )

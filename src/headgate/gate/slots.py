@@ -1,0 +1,114 @@
+"""The slots: which engine has how many, who holds them, where a grant may go.
+
+Apart from the ledger because this half of the books knows nothing of lines and deadlines, and can be read
+alone. It keeps one rule: what is taken fits. When something is taken, and by whom, the ledger decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headgate.gate.entries import Ticket
+
+
+@dataclass(slots=True)
+class Bin:
+    """An engine as the gate sees it: so many slots, so many of them held.
+
+    ``active`` may exceed ``slots`` after the engine was made smaller, until what runs has ended.
+    """
+
+    engine: str
+    slots: int
+    active: int = 0
+
+    @property
+    def free(self) -> int:
+        """Slots that a grant may use; negative while more runs than the engine has slots for."""
+        return self.slots - self.active
+
+
+def emptiest(bins: Sequence[Bin], weight: int) -> Bin:
+    """The bin with the most free room relative to its slots; the first of equals.
+
+    Args:
+        bins: those in which the request fits, one at least.
+        weight: the slots that it needs.
+    """
+    return max(bins, key=lambda each: each.free / each.slots)
+
+
+class Slots:
+    """All engines' slots. ``ready`` are the engines that have any; one without stays until what runs there
+    ends.
+
+    Args:
+        choose: picks one of several bins that have room for a weight.
+    """
+
+    __slots__ = ("_bins", "_choose", "_largest", "holders", "last_total", "ready")
+
+    def __init__(self, choose: Callable[[Sequence[Bin], int], Bin]) -> None:
+        self._choose = choose
+        self._bins: dict[str, Bin] = {}
+        self._largest = 0
+        self.ready: list[Bin] = []
+        self.holders: dict[Ticket, None] = {}  # oldest first
+        self.last_total = 0  # of the engines that are ready, or were when the last one was
+
+    @property
+    def total(self) -> int:
+        """Slots of the ready engines."""
+        return sum(each.slots for each in self.ready)
+
+    @property
+    def active(self) -> int:
+        """Slots that are held, on engines that are no longer ready too."""
+        return sum(each.active for each in self._bins.values())
+
+    @property
+    def bins(self) -> Sequence[Bin]:
+        """Every engine that has slots, or on which some are held."""
+        return tuple(self._bins.values())
+
+    def resize(self, engine: str, slots: int) -> None:
+        """An engine has so many slots from now on; 0: it is not ready. What runs there is left alone."""
+        resized = self._bins.setdefault(engine, Bin(engine, 0))
+        resized.slots = slots
+        self._drop_if_done(resized)
+        self.ready = [each for each in self._bins.values() if each.slots]
+        self._largest = max((each.slots for each in self.ready), default=0)
+        self.last_total = self.total or self.last_total
+
+    def room(self, weight: int) -> Bin | None:
+        """Where a request fits, cut to the largest engine's size; None: nowhere now."""
+        if weight > self._largest:
+            weight = self._largest
+        fits = [each for each in self.ready if each.slots - each.active >= weight]
+        if len(fits) > 1:
+            return self._choose(fits, weight)
+        return fits[0] if fits else None
+
+    def take(self, now: float, ticket: Ticket, where: Bin) -> None:
+        """Reserve room that ``room`` has found. The ticket's weight becomes what it holds."""
+        if ticket.weight > self._largest:
+            ticket.weight = self._largest
+        ticket.held_in = where
+        ticket.granted_at = now
+        where.active += ticket.weight
+        self.holders[ticket] = None
+
+    def give_back(self, ticket: Ticket, where: Bin) -> None:
+        """The ticket ends; ``where`` is what it was held in."""
+        ticket.held_in = None
+        where.active -= ticket.weight
+        del self.holders[ticket]
+        self._drop_if_done(where)
+
+    def _drop_if_done(self, a_bin: Bin) -> None:
+        if not a_bin.slots and not a_bin.active:
+            del self._bins[a_bin.engine]

@@ -1,0 +1,304 @@
+"""The fields on the wire that the gateway itself reads and writes; everything else passes through unread.
+
+A request is decoded only as far as the gate and the relay need it (model, stream, how many sequences); JSON that is
+broken anywhere, a missing model or a field of a wrong type is an error that says where. Unknown fields are the
+engine's business.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any
+
+import msgspec
+
+from headgate.errors import Reason, Refusal
+
+
+class Dialect(Enum):
+    """How an API ends a stream, and how it says that something went wrong."""
+
+    OPENAI = "openai"  # data-only events, closed by [DONE]
+    RESPONSES = "responses"  # named events, closed by response.completed, .incomplete or .failed
+    ANTHROPIC = "anthropic"  # named events, closed by message_stop
+
+
+DONE = b"data: [DONE]\n\n"
+
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+_ABSENT = msgspec.Raw()
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: _Positive | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    prompt: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = _ABSENT
+    messages: msgspec.Raw = _ABSENT
+    background: bool | None = None
+    previous_response_id: str | None = None
+
+
+class _Generate(msgspec.Struct, forbid_unknown_fields=False):
+    prompt: str
+    model: str | None = None
+
+
+_body = msgspec.json.Decoder(_Body)
+_generate = msgspec.json.Decoder(_Generate)
+_list = msgspec.json.Decoder(list[msgspec.Raw])
+_dict = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_AT = re.compile(r" - at `\$\.?(.*)`$")
+_MISSING = re.compile(r"missing required field `(.*)`")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the gateway has read of a request.
+
+    Attributes:
+        model: the model's name, as the caller wrote it.
+        stream: whether events are asked for.
+        include_usage: whether the caller asked for usage in the stream.
+        sequences: how many sequences the engine will make of it (``n`` × prompts), at least 1.
+        has_stream_options: whether the body has ``stream_options`` already.
+    """
+
+    model: str
+    stream: bool = False
+    include_usage: bool = False
+    sequences: int = 1
+    has_stream_options: bool = False
+
+
+def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
+    """Read a JSON body.
+
+    Args:
+        body: the request's body.
+        required: fields besides ``model`` that this API can't do without, of those that are read here.
+
+    Raises:
+        Refusal: ``invalid_request``, with the place in the message and the field in ``param``.
+    """
+    try:
+        if not body.isascii():
+            body.decode()  # the decoder doesn't look into strings that it skips
+        fields = _body.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _invalid(error) from None
+    if not fields.model:
+        raise Refusal(Reason.INVALID_REQUEST, "`model` must not be empty.", param="model")
+    for name in required:
+        if bytes(getattr(fields, name)) in (b"", b"null"):
+            raise Refusal(Reason.INVALID_REQUEST, f"`{name}` is required.", param=name)
+    if bytes(fields.messages)[:1] not in (b"", b"[", b"n"):
+        raise Refusal(Reason.INVALID_REQUEST, "`messages` must be an array.", param="messages")
+    if fields.background:
+        raise Refusal(
+            Reason.INVALID_REQUEST,
+            "`background` is not offered here: its work would outlive the slot that it was given.",
+            param="background",
+        )
+    prompts = 1
+    for several in (fields.prompt, fields.input):
+        prompts = max(prompts, _count_prompts(bytes(several)))
+    options = fields.stream_options
+    return Asked(
+        model=fields.model,
+        stream=bool(fields.stream),
+        include_usage=options is not None and bool(options.include_usage),
+        sequences=prompts * (fields.n or 1),
+        has_stream_options=options is not None,
+    )
+
+
+def _count_prompts(raw: bytes) -> int:
+    """How many prompts a ``prompt`` or ``input`` field holds: a list of texts or of token lists is several."""
+    if not raw.startswith(b"["):
+        return 1
+    inner = raw[1:].lstrip()
+    if not inner.startswith((b'"', b"[")):
+        return 1  # a list of token numbers is one prompt; so is one of message objects
+    return max(len(_list.decode(raw)), 1)
+
+
+def _invalid(error: Exception) -> Refusal:
+    text = str(error)
+    if isinstance(error, RecursionError):
+        return Refusal(Reason.INVALID_REQUEST, "The body is nested too deeply.")
+    if match := _AT.search(text):
+        return Refusal(Reason.INVALID_REQUEST, text.replace("`$.", "`") + ".", param=match[1].split(".")[0] or None)
+    if match := _MISSING.search(text):
+        return Refusal(Reason.INVALID_REQUEST, f"`{match[1]}` is required.", param=match[1])
+    if isinstance(error, msgspec.ValidationError):
+        return Refusal(Reason.INVALID_REQUEST, f"The body must be a JSON object: {text}.")
+    return Refusal(Reason.INVALID_REQUEST, f"The body is not JSON: {text}.")
+
+
+def ask_for_usage(body: bytes, asked: Asked) -> bytes:
+    """The same streamed request with ``stream_options.include_usage`` set, so that tokens are counted exactly."""
+    if not asked.has_stream_options:
+        # Appended, so that nothing else of the caller's bytes is touched; where the key stands twice (as null, say)
+        # the last one counts, for us as for the engine.
+        end = body.rstrip()
+        return end[:-1] + b',"stream_options":{"include_usage":true}}'
+    fields = _dict.decode(body)
+    options = msgspec.json.decode(fields["stream_options"], type=dict[str, Any])
+    options["include_usage"] = True
+    fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+    return msgspec.json.encode(fields)
+
+
+def generate_to_completion(body: bytes, default_model: str | None) -> tuple[bytes, Asked]:
+    """A ``/generate`` request as the ``/v1/completions`` request it stands for.
+
+    Raises:
+        Refusal: ``invalid_request``.
+    """
+    try:
+        fields = _generate.decode(body)
+        raw = _dict.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _invalid(error) from None
+    if "stream" in raw and bytes(raw["stream"]) == b"true":
+        raise Refusal(Reason.INVALID_REQUEST, "`/generate` answers whole; /v1/completions streams.", param="stream")
+    model = fields.model or default_model
+    if not model:
+        raise Refusal(Reason.INVALID_REQUEST, "`model` is required while no model is loaded.", param="model")
+    raw["model"] = msgspec.Raw(msgspec.json.encode(model))
+    encoded = msgspec.json.encode(raw)
+    return encoded, read_request(encoded, required=("prompt",))
+
+
+class _Choice(msgspec.Struct):
+    text: str = ""
+    finish_reason: str | None = None
+
+
+class _Completion(msgspec.Struct):
+    model: str = ""
+    choices: list[_Choice] = []
+
+
+def completion_to_generate(body: bytes, facts: dict[str, object]) -> bytes:
+    """A whole completion as the answer of ``/generate``: text, tokens and timings, flat."""
+    completion = msgspec.json.decode(body, type=_Completion)
+    choice = completion.choices[0] if completion.choices else _Choice()
+    return msgspec.json.encode(
+        {"text": choice.text, "model": completion.model, "finish_reason": choice.finish_reason, **facts}
+    )
+
+
+_ANTHROPIC_TYPES = {
+    Reason.INVALID_REQUEST: "invalid_request_error",
+    Reason.UNAUTHORIZED: "authentication_error",
+    Reason.FORBIDDEN: "permission_error",
+    Reason.NOT_FOUND: "not_found_error",
+    Reason.TOO_LARGE: "request_too_large",
+    Reason.SLOTS_BUSY: "rate_limit_error",
+    Reason.QUEUE_FULL: "rate_limit_error",
+    Reason.REQUEST_TIMEOUT: "timeout_error",
+    Reason.QUEUE_TIMEOUT: "overloaded_error",
+    Reason.ENGINE_UNAVAILABLE: "overloaded_error",
+    Reason.DRAINING: "overloaded_error",
+}
+_OPENAI_TYPES = {
+    Reason.INVALID_REQUEST: "invalid_request_error",
+    Reason.UNAUTHORIZED: "authentication_error",
+    Reason.FORBIDDEN: "permission_error",
+    Reason.NOT_FOUND: "invalid_request_error",
+    Reason.TOO_LARGE: "invalid_request_error",
+    Reason.UNSUPPORTED_MEDIA_TYPE: "invalid_request_error",
+    Reason.SLOTS_BUSY: "rate_limit_error",
+    Reason.QUEUE_FULL: "rate_limit_error",
+    Reason.REQUEST_TIMEOUT: "timeout_error",
+}
+
+
+def error_body(refusal: Refusal, dialect: Dialect = Dialect.OPENAI) -> bytes:
+    """A refusal as JSON, in the shape of its API."""
+    if dialect is Dialect.ANTHROPIC:
+        error: dict[str, object] = {
+            "type": _ANTHROPIC_TYPES.get(refusal.reason, "api_error"),
+            "message": refusal.message,
+            "code": refusal.reason,
+        }
+        shape: dict[str, object] = {"type": "error", "error": error}
+    else:
+        error = {
+            "message": refusal.message,
+            "type": _OPENAI_TYPES.get(refusal.reason, "server_error"),
+            "param": refusal.param,
+            "code": refusal.reason,
+        }
+        shape = {"error": error}
+    if refusal.retry_after_s is not None:
+        error["retry_after_s"] = round(refusal.retry_after_s, 3)
+    return msgspec.json.encode(shape)
+
+
+def error_event(refusal: Refusal, dialect: Dialect) -> bytes:
+    """The end of a stream that went wrong after its first byte: the error, and the close its API has for it."""
+    if dialect is Dialect.OPENAI:
+        return b"data: " + error_body(refusal) + b"\n\n" + DONE
+    if dialect is Dialect.ANTHROPIC:
+        return b"event: error\ndata: " + error_body(refusal, dialect) + b"\n\n"
+    flat = {"type": "error", "code": refusal.reason, "message": refusal.message, "param": None}
+    return b"event: error\ndata: " + msgspec.json.encode(flat) + b"\n\n"
+
+
+def multipart_fields(body: bytes, content_type: str, wanted: frozenset[str]) -> dict[str, str]:
+    """The short text fields called ``wanted`` of a multipart body; files and all else are passed over unread.
+
+    Raises:
+        Refusal: ``invalid_request``: no boundary, or a wanted field longer than 1 KiB.
+    """
+    match = re.search(r'boundary="?([^";,]+)"?', content_type)
+    if match is None:
+        raise Refusal(Reason.INVALID_REQUEST, "The multipart body names no boundary.")
+    mark = b"--" + match[1].strip().encode("latin-1")
+    found: dict[str, str] = {}
+    at = body.find(mark)
+    while at >= 0:
+        head_start = at + len(mark)
+        head_end = body.find(b"\r\n\r\n", head_start, head_start + 8192)
+        if head_end < 0:
+            break
+        at = body.find(b"\r\n" + mark, head_end + 2)
+        name = re.search(rb'[;\s]name="([^"]*)"', body[head_start:head_end])
+        if name is None or name[1].decode("latin-1") not in wanted:
+            at = at + 2 if at >= 0 else -1
+            continue
+        key = name[1].decode("latin-1")
+        value = body[head_end + 4 : at if at >= 0 else len(body)]
+        if len(value) > 1024:
+            raise Refusal(Reason.INVALID_REQUEST, f"`{key}` is too long.", param=key)
+        found[key] = value.decode("utf-8", "replace")
+        at = at + 2 if at >= 0 else -1
+    return found
+
+
+def read_multipart(body: bytes, content_type: str) -> Asked:
+    """Read a multipart request (audio).
+
+    Raises:
+        Refusal: ``invalid_request``.
+    """
+    fields = multipart_fields(body, content_type, frozenset({"model", "stream"}))
+    model = fields.get("model", "")
+    if not model:
+        raise Refusal(Reason.INVALID_REQUEST, "`model` is required.", param="model")
+    return Asked(model=model, stream=fields.get("stream", "").lower() in ("true", "1"), has_stream_options=True)

@@ -1,0 +1,164 @@
+"""What is known of a running engine by looking at it: whether it answers, what it says, whether it gets on.
+
+Separate from the supervisor because it has no part in starting or stopping: it gathers, and the supervisor
+decides. An engine is ready when it lists a model. One of ours is not asked for that again, its process tells
+when it is gone; one of somebody else's is, at each look. It ends at these findings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headgate.pool.probe import Probe, Slow, Unreachable
+from headgate.pool.progress import Progress, Sample, observe
+from headgate.pool.statement import Metrics, Statement, read_statement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headgate.pool.launchers import Launch
+
+SLOW_LOOKS = 3
+"""Looks in a row without an answer in time that make somebody else's engine unreachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often an engine is looked at, in seconds.
+
+    Attributes:
+        eager_s: while it starts, for the first ``eager_for_s``.
+        starting_s: while it starts, after that.
+        busy_s: once it is ready.
+        idle_s: how old its gauges may become while it has no work.
+    """
+
+    eager_s: float = 0.1
+    eager_for_s: float = 5.0
+    starting_s: float = 0.5
+    busy_s: float = 1.0
+    idle_s: float = 5.0
+
+
+class Health:
+    """Findings about one engine during one life.
+
+    Attributes:
+        models: its cards of ``/v1/models``, as they came.
+        statement: what it says of itself.
+        gauges: the latest ``/metrics``; None before the first, and where it has none.
+        trouble: why it could not be reached at the last look, None if it could.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        clock: Callable[[], float],
+        in_flight: Callable[[], int],
+        relayed: Callable[[], int],
+        idle_s: float,
+    ) -> None:
+        self._is_ours = launch.is_ours
+        self._probe = Probe(launch.address)
+        self._clock = clock
+        self._in_flight = in_flight
+        self._relayed = relayed
+        self._idle_s = idle_s
+        self._progress: Progress | None = None
+        self._slow_looks = 0
+        self._relayed_at_last_answer = 0
+        self._scraped_s = float("-inf")
+        self.models: tuple[dict[str, object], ...] = ()
+        self.statement = Statement()
+        self.gauges: Metrics | None = None
+        self.trouble: str | None = None
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long there was work and nothing moved."""
+        return self._progress.stalled_s if self._progress else 0.0
+
+    def is_wedged(self, wedged_after_s: float) -> bool:
+        """Whether that is so long that it hangs."""
+        return self._progress is not None and self._progress.is_wedged(wedged_after_s)
+
+    async def is_ready(self) -> bool:
+        """Whether it lists a model; what it says of itself is read then, too."""
+        try:
+            models = await self._probe.models()
+        except (Unreachable, Slow) as trouble:
+            self.trouble = str(trouble)
+            return False
+        if not models:
+            self.trouble = "it lists no model"
+            return False
+        self.models = models
+        self._progress = None
+        self._slow_looks = 0
+        try:
+            await self._scrape()
+        except (Unreachable, Slow):
+            self.statement = read_statement(None, models)
+        self.trouble = None
+        return True
+
+    async def look(self) -> bool:
+        """Look at a ready engine; False if it is not to be reached any more."""
+        self.trouble = None
+        try:
+            if not self._is_ours:
+                self.models = await self._probe.models()
+                if not self.models:
+                    raise Unreachable("it lists no model")
+            if self._in_flight() > 0 or self._clock() - self._scraped_s >= self._idle_s:
+                await self._scrape()
+            else:
+                self._note(None)
+        except Unreachable as trouble:
+            self.trouble = str(trouble)
+        except Slow as trouble:
+            self._note(None)
+            # A process of ours that answers nothing still lives; that it hangs, its lack of progress will
+            # show.
+            if self._relayed() != self._relayed_at_last_answer:
+                self._answered()
+            self._slow_looks += 1
+            if not self._is_ours and self._slow_looks >= SLOW_LOOKS:
+                self.trouble = str(trouble)
+        else:
+            self._answered()
+        return self.trouble is None
+
+    def status(self) -> dict[str, object]:
+        """What it says, ready for JSON."""
+        gauges = self.gauges or Metrics()
+        return {
+            "max_model_len": self.statement.max_model_len,
+            "kv_tokens": self.statement.kv_tokens,
+            "running": gauges.counters.running,
+            "waiting": gauges.waiting,
+            "kv_usage": gauges.kv_usage,
+        }
+
+    async def close(self) -> None:
+        """Close what is open; its gauges are of no use any more."""
+        self.gauges = None
+        await self._probe.close()
+
+    async def _scrape(self) -> None:
+        self._scraped_s = self._clock()
+        self.gauges = await self._probe.metrics()
+        self.statement = read_statement(self.gauges, self.models)
+        self._note(self.gauges)
+
+    def _note(self, metrics: Metrics | None) -> None:
+        counters = metrics.counters if metrics else None
+        self._progress = observe(
+            self._progress, Sample(self._clock(), self._in_flight(), self._relayed(), counters)
+        )
+
+    def _answered(self) -> None:
+        self._slow_looks = 0
+        self._relayed_at_last_answer = self._relayed()

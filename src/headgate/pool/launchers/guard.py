@@ -1,0 +1,206 @@
+"""The guard: a small process between the gateway and one engine, so that nothing outlives either.
+
+The parent-death signal reaches an engine's main process but not its children, and killing vLLM's main process
+leaves EngineCore with the GPU's memory (vllm#55510). So each engine is started by a guard that
+
+- kills everything at once when its standard input ends, for then the gateway is gone, however it went;
+- is a subreaper: whatever loses its parent comes to the guard, in whatever group or session it is;
+- once the engine's main process has ended, with whatever status, kills all that is left, and only then
+  reports it;
+- has the kernel kill the engine's main process should the guard itself be killed. What is left then is the
+  gateway's to find (``pool.remains``).
+
+Standard library only, and started by its path with ``-I -S``: it runs before anything is imported, and stays
+small. Commands on standard input, a line each: ``term`` (SIGTERM to the main process), ``kill`` (all, now).
+Reports on standard output, a line of JSON each: ``{"pid": …}``, then ``{"status": …, "killed": …}``. What the
+engine prints goes to the guard's standard error. On systems that are not Linux there are no subreapers: there
+only the engine's own process group is killed, and a child that left the group is missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+ON_LINUX = sys.platform == "linux"
+COMPLAIN_AFTER_S = 5.0
+
+
+def main(argv: list[str]) -> int:
+    """Run one engine to its end."""
+    # A Ctrl-C or a SIGTERM to everybody means the gateway, which says on the pipe what is to be done.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    # Written to by the interpreter at each SIGCHLD: the end of a child wakes the same select() as a command.
+    wake_reader, wake_writer = os.pipe()
+    os.set_blocking(wake_reader, False)
+    os.set_blocking(wake_writer, False)
+    signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    is_subreaper = _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    pid = _start(argv)
+    _report(f'{{"pid": {pid}}}')
+    status = _watch(pid, wake_reader)
+    if status is None or not is_subreaper:
+        _kill_group(pid)
+    status, killed = _sweep(pid, status, wake_reader)
+    _report(f'{{"status": {status}, "killed": {killed}}}')
+    return 0
+
+
+def _start(argv: list[str]) -> int:
+    guard = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:  # the guard was killed before the line above could help
+            os._exit(1)
+        signal.set_wakeup_fd(-1)
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+            signal.SIGQUIT,
+            signal.SIGPIPE,
+            signal.SIGXFSZ,
+        ):
+            signal.signal(number, signal.SIG_DFL)  # what is ignored would stay so in the engine
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(2, 1)
+        os.execvp(argv[0], argv)  # noqa: S606 - the command is the operator's own
+    except OSError as error:
+        os.write(2, f"cannot start {argv[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _watch(pid: int, wake_reader: int) -> int | None:
+    """Wait for the engine's end or for the command to end it; its wait status, None if it still runs."""
+    buffered = b""
+    while True:
+        ready, _, _ = select.select([0, wake_reader], [], [])
+        if wake_reader in ready:
+            _drain(wake_reader)
+            status = _reap(pid)
+            if status is not None:
+                return status
+        if 0 in ready:
+            chunk = os.read(0, 4096)
+            if not chunk:
+                return None
+            *lines, buffered = (buffered + chunk).split(b"\n")
+            if b"kill" in lines:
+                return None
+            if b"term" in lines:
+                os.kill(pid, signal.SIGTERM)  # not reaped yet, so the number is still its own
+
+
+def _reap(pid: int) -> int | None:
+    """Bury whoever has ended; the engine's wait status if it was among them."""
+    found: int | None = None
+    while True:
+        try:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if ended == 0:
+            return found
+        if ended == pid:
+            found = status
+
+
+def _sweep(pid: int, status: int | None, wake_reader: int) -> tuple[int, int]:
+    """Kill all that is left until nothing is; the engine's wait status, and how many others there were."""
+    killed: set[int] = set()
+    begun_s = time.monotonic()
+    complained = False
+    while True:
+        for process in _descendants():
+            killed.add(process)
+            _kill(process)
+        try:
+            while True:
+                ended, found = os.waitpid(-1, os.WNOHANG)
+                if ended == pid:
+                    status = found
+                if ended == 0:
+                    break
+        except ChildProcessError:
+            return status or 0, len(killed - {pid})
+        if not complained and time.monotonic() - begun_s > COMPLAIN_AFTER_S:
+            complained = True
+            os.write(2, f"the guard waits for processes that do not die: {sorted(_descendants())}\n".encode())
+        # A child may fork between our look and our kill, and what it forked makes no SIGCHLD: look again
+        # soon.
+        select.select([wake_reader], [], [], 0.05)
+        _drain(wake_reader)
+
+
+def _descendants() -> set[int]:
+    """All processes below the guard; the engine's orphans are among them, the guard being their subreaper."""
+    if not ON_LINUX:
+        return set()
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # The command's name, in brackets, may itself have brackets and spaces.
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, IndexError):
+            continue  # it has gone meanwhile
+        children.setdefault(parent, []).append(int(name))
+    found: set[int] = set()
+    pending = [os.getpid()]
+    while pending:
+        for child in children.get(pending.pop(), ()):
+            found.add(child)
+            pending.append(child)
+    return found
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it was quicker
+    except PermissionError as error:
+        os.write(2, f"the guard may not kill process {pid}: {error.strerror}\n".encode())
+
+
+def _kill_group(pgid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # empty, or of zombies only
+        os.killpg(pgid, signal.SIGKILL)
+
+
+def _drain(reader: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(reader, 4096):
+            pass
+
+
+def _report(line: str) -> None:
+    with contextlib.suppress(OSError):  # the gateway is gone; there is still work to do
+        os.write(1, line.encode() + b"\n")
+
+
+def _prctl(option: int, value: int) -> bool:
+    return ON_LINUX and ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[sys.argv.index("--") + 1 :]))

@@ -1,0 +1,177 @@
+"""One engine as a process: started, read, asked to leave, killed, and gone.
+
+The one promise: when ``wait`` returns, nothing of the process tree is left. The guard keeps it, and
+``remains`` where the guard itself was killed. Separate from the supervisor because it knows nothing of
+readiness or restarts. It ends at the exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from headgate.pool.output import Output
+from headgate.pool.remains import MARK, kill_remains
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+GUARD = Path(__file__).parent / "launchers" / "guard.py"
+GUARD_KILL_S = 10.0
+"""Seconds the guard has for killing what can be killed before it is killed itself."""
+OUTPUT_END_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How an engine ended, and how many processes it left that had to be killed.
+
+    Attributes:
+        code: what it returned; None if a signal ended it, or if the guard was killed and nobody knows.
+        signal: the signal that ended it.
+        killed: processes that outlived the main one.
+        guarded: whether the guard lived to the end.
+    """
+
+    code: int | None
+    signal: int | None = None
+    killed: int = 0
+    guarded: bool = True
+
+    def __str__(self) -> str:
+        if self.code is not None:
+            how = f"exit status {self.code}"
+        elif self.signal is not None:
+            how = f"killed by {_signal_name(self.signal)}"
+        else:
+            how = "its guard was killed"
+        return f"{how}, {self.killed} left behind and killed" if self.killed else how
+
+
+class _Report(msgspec.Struct):
+    pid: int | None = None
+    status: int | None = None
+    killed: int = 0
+
+
+class EngineProcess:
+    """A running engine. Make one with ``start``."""
+
+    def __init__(self, guard: asyncio.subprocess.Process, mark: str, on_line: Callable[[str], None]) -> None:
+        self._guard = guard
+        self._mark = mark
+        self._on_line = on_line
+        self._output = Output()
+        self.pid: int | None = None
+        self._reading = asyncio.create_task(self._read_output())
+        self._ending = asyncio.create_task(self._end())
+
+    @classmethod
+    async def start(
+        cls, argv: Sequence[str], env: Mapping[str, str], on_line: Callable[[str], None] = lambda _: None
+    ) -> EngineProcess:
+        """Start a command; ``env`` is added to what this process has.
+
+        Raises:
+            OSError: the guard cannot be started. A command that cannot be is an exit with status 127.
+        """
+        mark = uuid.uuid4().hex
+        guard = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(GUARD), "--", *argv),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **env, MARK: mark},
+            start_new_session=True,  # a terminal's Ctrl-C is for the gateway
+        )
+        return cls(guard, mark, on_line)
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines it printed."""
+        return self._output.lines
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it, and all that belonged to it, is gone."""
+        return self._ending.done()
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call back once, as soon as it has ended."""
+        self._ending.add_done_callback(lambda _: callback())
+
+    async def wait(self) -> Exit:
+        """How it ended. After this nothing of it is left."""
+        return await asyncio.shield(self._ending)
+
+    async def terminate(self, grace_s: float) -> Exit:
+        """Ask it to leave (SIGTERM); kill what has not left in time."""
+        self._tell(b"term\n")
+        await asyncio.wait({self._ending}, timeout=grace_s)
+        return await self.kill()
+
+    async def kill(self) -> Exit:
+        """Kill all of it."""
+        self._tell(b"kill\n")
+        done, _ = await asyncio.wait({self._ending}, timeout=GUARD_KILL_S)
+        if not done:
+            # Either the guard is stopped, or a process hangs in the kernel. Without the guard we see which.
+            with contextlib.suppress(ProcessLookupError):
+                self._guard.kill()
+        return await self.wait()
+
+    def let_go(self) -> None:
+        """Close the pipe, upon which the guard kills all; for when nobody can wait any more."""
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
+
+    def _tell(self, command: bytes) -> None:
+        # Five bytes into an empty pipe need no drain; a guard that is gone already needs no command.
+        if self._guard.stdin is not None and not self._guard.stdin.is_closing():
+            self._guard.stdin.write(command)
+
+    async def _end(self) -> Exit:
+        assert self._guard.stdout is not None
+        last = _Report()
+        while line := await self._guard.stdout.readline():
+            with contextlib.suppress(msgspec.MsgspecError):
+                last = msgspec.json.decode(line, type=_Report)
+            if last.pid is not None:
+                self.pid = last.pid
+        # The end of its output means that the guard is dead. Some versions of asyncio hold its exit back
+        # until the engine's output ends, too, so what is left comes first.
+        killed = 0 if last.status is not None else await kill_remains(self.pid, self._mark)
+        await self._guard.wait()
+        # Nobody is left to write, so the end of the output is near; the last words matter most.
+        await asyncio.wait({self._reading}, timeout=OUTPUT_END_S)
+        self._reading.cancel()
+        self.let_go()
+        if last.status is None:
+            return Exit(None, killed=killed, guarded=False)
+        if os.WIFSIGNALED(last.status):
+            return Exit(None, os.WTERMSIG(last.status), last.killed)
+        return Exit(os.waitstatus_to_exitcode(last.status), None, last.killed)
+
+    async def _read_output(self) -> None:
+        assert self._guard.stderr is not None
+        while chunk := await self._guard.stderr.read(65536):
+            for line in self._output.feed(chunk):
+                self._on_line(line)
+        for line in self._output.close():
+            self._on_line(line)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,556 @@
+"""One answer, from the engine's bytes to the client's, and how it ended.
+
+It holds the slot until the engine's body is closed: the lease goes back in the same turn in which the last byte (or
+the break) is seen, exactly once, whatever the client is still reading. Everything here runs in the socket callbacks
+of ``upstream``; the request's own task only waits for ``carry`` to end.
+
+Three states: nothing sent (a failure can still become another try, or a real HTTP status), the head sent alone
+(``hold``: proxies were getting impatient), and committed (an engine's byte went out: nothing is retried any more, and
+what goes wrong is told inside the stream).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from headgate import openai
+from headgate.errors import Reason, Refusal
+from headgate.openai import Dialect
+from headgate.relay import sse, usage
+from headgate.relay.upstream import Exchange, Headers
+
+WHOLE_BYTES = 256 * 1024
+"""A whole reply up to this size is kept to be added to; a longer one passes through as it comes."""
+
+_NOT_PASSED = frozenset(
+    (
+        *(b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"proxy-authenticate"),
+        *(b"content-length", b"date", b"server", b"x-request-id"),  # ours instead
+    )
+)
+_SSE_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+_TERMINAL = {
+    Dialect.RESPONSES: (b"event: response.completed", b"event: response.incomplete", b"event: response.failed"),
+    Dialect.ANTHROPIC: (b"event: message_stop",),
+}
+
+
+class FinalEvent(Enum):
+    """Where the last event's figures go: see ``FINAL_EVENT`` in docs/configuration.md."""
+
+    AUTO = "auto"
+    DATA = "data"
+    COMMENT = "comment"
+    OFF = "off"
+
+
+class Sink(Protocol):
+    """The client's side. None of these waits; what the client hasn't taken is buffered, and the reply is paused."""
+
+    def start(self, status: int, headers: Headers) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def cut(self) -> None:
+        """Close without the end that HTTP would have, so that the client sees a broken reply."""
+        ...
+
+
+class Slot(Protocol):
+    """What is given back when the engine's body is closed."""
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer of the engine's: status, headers to pass on, body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class EngineBroke(Exception):
+    """The engine failed, and nothing of its answer has reached the client: it may be asked elsewhere.
+
+    Attributes:
+        answer: what it said, where it said something: a 500 can be this request's fault or the engine's last words.
+    """
+
+    def __init__(self, why: str, answer: Answer | None = None) -> None:
+        super().__init__(why)
+        self.answer = answer
+
+
+class StaleConnection(Exception):
+    """A kept-alive connection was closed by the engine before it took the request; the slot is still held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the client asked for, as far as the way back depends on it."""
+
+    dialect: Dialect
+    streamed: bool
+    wants_usage: bool
+    final_event: FinalEvent = FinalEvent.AUTO
+    as_generate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a reply ended. ``reason`` is ``ok``, ``client_left`` or a ``Reason``; ``status`` what the client saw."""
+
+    status: int
+    reason: str
+    detail: str | None = None
+
+
+class Reply:
+    """Carries one request's answer.
+
+    Args:
+        sink: the client.
+        plan: what it asked for.
+        clock: seconds, monotonic.
+        arrived: when the request arrived, by ``clock``.
+        headers: sent with every head (request id, engine, …); a list, read when the head goes out.
+        gap: told the seconds between two events of a stream.
+        trouble: told that the engine failed, before the slot goes back: nobody shall be granted a dying engine.
+        retry_after_s: asked when an engine's own 429 or 503 goes out without a ``retry-after``.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        plan: Plan,
+        *,
+        clock: Callable[[], float],
+        arrived: float,
+        headers: Headers,
+        gap: Callable[[float], None],
+        trouble: Callable[[], None],
+        retry_after_s: Callable[[], float],
+    ) -> None:
+        self._sink = sink
+        self._plan = plan
+        self._clock = clock
+        self._arrived = arrived
+        self.headers = headers
+        self._gap = gap
+        self._trouble = trouble
+        self._retry_after_s = retry_after_s
+        self._loop = asyncio.get_running_loop()
+        self._exchange: Exchange | None = None
+        self._slot: Slot | None = None
+        self._done: asyncio.Future[Ending] | None = None
+        self.started = False
+        self.committed = False
+        self.usage = usage.Usage()
+        self.usage_told = False
+        self.events = 0
+        self.first_event_at: float | None = None
+        self._last_event_at = 0.0
+        self.queue_s = 0.0
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._status = 0
+        self._engine_headers: Headers = []
+        self._splitter: sse.EventSplitter | None = None
+        self._whole: list[bytes] = []
+        self._whole_bytes = 0
+        self._passing = False
+        self._tail = b""
+        self._closed_well = False
+        self._failed: Ending | None = None
+        self._final_sent = False
+
+    # What the flow asks for.
+
+    async def carry(self, exchange: Exchange, request: bytes, slot: Slot) -> Ending:
+        """Send ``request`` on ``exchange`` and carry the answer to the client; ``slot`` is released at its end.
+
+        Raises:
+            EngineBroke: it failed, and nothing of the answer was sent. Can be called again with another exchange.
+            StaleConnection: likewise, and ``slot`` was not released.
+            Refusal: ``request_timeout``, by ``expire``, before anything was sent.
+        """
+        self._fresh()
+        self._exchange = exchange
+        self._slot = slot
+        self._done = self._loop.create_future()
+        exchange.send(request, self)
+        try:
+            return await self._done
+        except asyncio.CancelledError:
+            self._abort_exchange()
+            raise
+
+    def hold(self) -> None:
+        """Nothing has come yet and proxies grow impatient: send the head and a comment, now and at each call."""
+        if not self.committed and self._splitter_allowed():
+            self._start_stream()
+            self._sink.write(sse.comment("waiting"))
+
+    def expire(self, refusal: Refusal) -> None:
+        """The request's time is over."""
+        if self._done is None or self._done.done():
+            return
+        self._abort_exchange()
+        if self.started:
+            self._settle(self.tell_late(refusal))
+        else:
+            self._release()
+            self._done.set_exception(refusal)
+
+    def tell_late(self, refusal: Refusal) -> Ending:
+        """A refusal after the head has gone: an error event in a stream, a broken end in a whole reply."""
+        if self._splitter_allowed() and not self._passing:
+            self._sink.write(openai.error_event(refusal, self._plan.dialect))
+            self._sink.end()
+        else:
+            self._sink.cut()
+        return Ending(200, refusal.reason, refusal.message)
+
+    def pause(self) -> None:
+        """The client takes nothing for now."""
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    # What the exchange tells.
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        self._status = status
+        self._engine_headers = headers
+        if status == 200:
+            for name, value in headers:
+                if name == b"content-type":
+                    if value.startswith(b"text/event-stream"):
+                        self._splitter = sse.EventSplitter()
+                    break
+
+    def on_data(self, data: bytes) -> None:
+        splitter = self._splitter
+        if splitter is None:
+            self._on_whole(data)
+            return
+        try:
+            events = splitter.feed(data)
+        except sse.EventTooLarge:
+            self._break_off("the engine sent an event without an end")
+            return
+        if not events:
+            return
+        special = False
+        for event in events:
+            if (
+                b'"usage"' in event
+                or b"[DONE]" in event
+                or b'"error"' in event
+                or b'"abort"' in event
+                or not event.startswith(b"data: ")
+            ):
+                special = True
+                break
+        now = self._clock()
+        if special or not self.committed:
+            self._on_special(events, now)
+            return
+        gap = (now - self._last_event_at) / len(events)
+        self._last_event_at = now
+        self.events += len(events)
+        for _ in events:
+            self._gap(gap)
+        self._sink.write(events[0] if len(events) == 1 else b"".join(events))
+
+    def on_end(self) -> None:
+        self._exchange = None
+        if self._done is None or self._done.done():
+            self._release()
+        elif self._splitter is None:
+            self._end_whole()
+        elif self._closed_well:
+            self._release()
+            self._end_stream()
+        else:
+            self._break_off("the engine ended its stream before its answer was complete")
+
+    def on_broken(self, why: str, *, answered: bool) -> None:
+        exchange, self._exchange = self._exchange, None
+        if self._done is None or self._done.done():
+            self._release()
+        elif self._closed_well:
+            self._release()
+            self._end_stream()  # the answer was whole; only the connection's end was missing
+        elif not answered and exchange is not None and exchange.reused:
+            self._done.set_exception(StaleConnection())
+        else:
+            self._break_off(why)
+
+    # Streams.
+
+    def _on_special(self, events: list[bytes], now: float) -> None:
+        """The careful way: first events, usage, errors, ends, comments, named events."""
+        dialect = self._plan.dialect
+        out: list[bytes] = []
+        for event in events:
+            told = sse.payload(event)
+            if not told:
+                out.append(event)
+                continue
+            if told == b"[DONE]":
+                self._closed_well = True
+                self._final_comment(out, now)
+                out.append(event)
+                continue
+            error = None
+            if b'"error"' in told or event.startswith(b"event: error"):
+                error = usage.error_status(told)
+            if error is not None:
+                if not self.committed:
+                    self._answer_with_error(error, told)
+                    return
+                out.append(event)
+                if dialect is Dialect.OPENAI:
+                    out.append(openai.DONE)
+                self._trouble()
+                self._abort_exchange()
+                self._flush(out)
+                self._sink.end()
+                self._settle(Ending(200, Reason.ENGINE_FAILED, "the engine reported an error in its stream"))
+                return
+            if b'"finish_reason":"abort"' in told or b'"finish_reason": "abort"' in told:
+                self._flush(out)
+                self._break_off("the engine aborted the request")
+                return
+            if b'"usage"' in told:
+                event = self._with_usage(event, told, now)
+            else:
+                self._mark_event(now)
+            if event:
+                out.append(event)
+            if dialect is not Dialect.OPENAI and event.startswith(_TERMINAL[dialect]):
+                self._closed_well = True
+                if event.startswith(b"event: response.failed"):
+                    self._failed = Ending(200, Reason.ENGINE_FAILED, "the engine reported a failed response")
+        self._flush(out)
+
+    def _flush(self, out: list[bytes]) -> None:
+        if not out:
+            return
+        if self.first_event_at is not None or self._closed_well:
+            self._start_stream()
+            self.committed = True
+        elif not self.started:
+            return  # comments alone don't commit: an error may still come and deserve its own status
+        self._sink.write(b"".join(out))
+
+    def _mark_event(self, now: float) -> None:
+        if self.first_event_at is None:
+            self.first_event_at = now
+        else:
+            self._gap(now - self._last_event_at)
+        self._last_event_at = now
+        self.events += 1
+
+    def _with_usage(self, event: bytes, told: bytes, now: float) -> bytes:
+        """The event as the client shall see it; empty where it shall not."""
+        plan = self._plan
+        if usage.read(told, self.usage):
+            self.usage_told = True
+        if plan.dialect is not Dialect.OPENAI:
+            self._mark_event(now)
+            return event
+        if not usage.has_no_choices(told):
+            self._mark_event(now)
+            return event if plan.wants_usage else usage.without_usage(event)
+        if plan.final_event is FinalEvent.DATA or (plan.wants_usage and plan.final_event is FinalEvent.AUTO):
+            self._final_sent = True
+            return b"data: " + usage.with_headgate(told, self.facts(now)) + b"\n\n"
+        return event if plan.wants_usage else b""
+
+    def _final_comment(self, out: list[bytes], now: float) -> None:
+        wanted = self._plan.final_event in (FinalEvent.AUTO, FinalEvent.COMMENT)
+        if wanted and not self._final_sent:
+            self._final_sent = True
+            out.append(b": headgate " + msgspec.json.encode(self.facts(now)) + b"\n\n")
+
+    def _start_stream(self) -> None:
+        if not self.started:
+            self.started = True
+            self._sink.start(200, [*_SSE_HEADERS, *self.headers])
+
+    def _end_stream(self) -> None:
+        if self._plan.dialect is not Dialect.OPENAI:
+            out: list[bytes] = []
+            self._final_comment(out, self._clock())
+            if out:
+                self._sink.write(out[0])
+        self._sink.end()
+        self._settle(self._failed or Ending(200, "ok"))
+
+    def _splitter_allowed(self) -> bool:
+        return self._plan.streamed and not self._passing
+
+    # Whole replies.
+
+    def _on_whole(self, data: bytes) -> None:
+        if self.first_event_at is None:
+            self.first_event_at = self._clock()
+        if not self._passing:
+            self._whole.append(data)
+            self._whole_bytes += len(data)
+            if self._whole_bytes <= WHOLE_BYTES:
+                return
+            self._passing = self.committed = self.started = True
+            data = b"".join(self._whole)
+            self._sink.start(self._status, [*self._passed_headers(), *self.headers])
+        self._tail = (self._tail + data)[-usage.TAIL_BYTES :]
+        self._sink.write(data)
+
+    def _end_whole(self) -> None:
+        if self._status in _TROUBLE:
+            self._trouble()
+        self._release()
+        if self._passing:
+            self.usage_told = usage.read_tail(self._tail, self.usage)
+            self._sink.end()
+            self._settle(self._ending(self._status))
+            return
+        body = b"".join(self._whole)
+        if b'"finish_reason":"abort"' in body and self._status == 200:
+            self._break_off("the engine aborted the request")
+            return
+        headers = self._passed_headers()
+        if self._status == 200 and body[:1] == b"{":
+            self.usage_told = usage.read(body, self.usage)
+            if self._plan.as_generate:
+                try:
+                    body = openai.completion_to_generate(body, self.facts(self._clock()))
+                except msgspec.MsgspecError:
+                    self._break_off("the engine's answer is not a completion")
+                    return
+            elif self._plan.final_event is not FinalEvent.OFF:
+                body = usage.with_headgate(body, self.facts(self._clock()))
+        self._answer(self._status, headers, body)
+
+    def _answer_with_error(self, status: int, body: bytes) -> None:
+        """The engine said 200 and then an error as its first event: the client gets the error's own status."""
+        if status in _TROUBLE:
+            self._trouble()
+        self._abort_exchange()
+        if self.started:
+            self._sink.write(b"data: " + body + b"\n\n" + (openai.DONE if self._plan.dialect is Dialect.OPENAI else b""))
+            self._sink.end()
+            self._settle(Ending(200, self._ending(status).reason, "the engine refused"))
+            return
+        self._answer(status, [(b"content-type", b"application/json")], body)
+
+    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        if status in _TROUBLE:
+            assert self._done is not None
+            self._done.set_exception(EngineBroke(f"the engine answered {status}", Answer(status, headers, body)))
+            return
+        self._settle(self.pass_on(Answer(status, headers, body)))
+
+    def pass_on(self, answer: Answer) -> Ending:
+        """Send a whole answer to the client."""
+        status, headers, body = answer.status, answer.headers, answer.body
+        if self.started:  # held: the head said 200 and a stream, so what came instead is told inside it
+            return self.tell_late(Refusal(Reason.ENGINE_FAILED, f"The engine answered {status} instead of a stream."))
+        ending = self._ending(status)
+        if status >= 400:
+            headers.append((b"x-headgate-reason", ending.reason.encode()))
+        if status in (429, 503) and not any(name == b"retry-after" for name, _ in headers):
+            headers.append((b"retry-after", b"%d" % max(1, min(60, round(self._retry_after_s())))))
+        self.started = self.committed = True
+        headers.append((b"content-length", b"%d" % len(body)))
+        self._sink.start(status, [*headers, *self.headers])
+        self._sink.write(body)
+        self._sink.end()
+        return ending
+
+    def _passed_headers(self) -> Headers:
+        length = b"content-length" if self._passing else b""
+        return [pair for pair in self._engine_headers if pair[0] not in _NOT_PASSED or pair[0] == length]
+
+    def _ending(self, status: int) -> Ending:
+        """An engine's own status as an ending: its refusals keep their meaning, in our reasons."""
+        if status < 400:
+            return Ending(status, "ok")
+        reason = _STATUS_REASONS.get(status)
+        if reason is None:
+            reason = Reason.INVALID_REQUEST if status < 500 else Reason.ENGINE_FAILED
+        return Ending(status, reason, f"the engine answered {status}")
+
+    # Ends.
+
+    def facts(self, now: float) -> dict[str, object]:
+        """The figures of the last event; times in milliseconds, from the request's arrival."""
+        latency_s = now - self._arrived
+        working_s = latency_s - self.queue_s
+        told = self.usage
+        completion = told.completion_tokens if self.usage_told else self.events
+        first = self.first_event_at
+        facts: dict[str, object] = {
+            "prompt_tokens": told.prompt_tokens,
+            "completion_tokens": completion,
+            "queue_ms": round(self.queue_s * 1e3, 1),
+            "ttft_ms": round((first - self._arrived) * 1e3, 1) if first is not None else None,
+            "latency_ms": round(latency_s * 1e3, 1),
+            "tokens_per_second": round(completion / working_s, 1) if working_s > 0 else 0.0,
+        }
+        if not self.usage_told:
+            facts["estimated"] = True
+        return facts
+
+    def _break_off(self, why: str) -> None:
+        assert self._done is not None
+        self._trouble()
+        self._abort_exchange()
+        if not self.committed:
+            self._done.set_exception(EngineBroke(why))
+            return
+        self._settle(self.tell_late(Refusal(Reason.ENGINE_FAILED, f"The answer was cut short: {why}.")))
+
+    def _abort_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abort()
+        self._release()
+
+    def _release(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+
+    def _settle(self, ending: Ending) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(ending)
+
+
+_TROUBLE = frozenset((500, 502))
+_STATUS_REASONS: dict[int, Reason] = {
+    401: Reason.UNAUTHORIZED,
+    403: Reason.FORBIDDEN,
+    404: Reason.NOT_FOUND,
+    413: Reason.TOO_LARGE,
+    415: Reason.UNSUPPORTED_MEDIA_TYPE,
+    429: Reason.SLOTS_BUSY,
+    503: Reason.ENGINE_UNAVAILABLE,
+}

@@ -1,0 +1,131 @@
+"""What events and whole replies say of tokens: read on the way, added to, and taken out again.
+
+One reader serves every API, because their usage objects differ only in names and place:
+
+===================  =================================================  =============================
+API                  where a stream says it                             names
+===================  =================================================  =============================
+chat, completions    a chunk with ``choices: []`` (or on the last one)  prompt_tokens, completion_tokens
+responses            ``response`` of ``response.completed``             input_tokens, output_tokens
+messages             ``message`` of ``message_start``, ``message_delta``  input_tokens, output_tokens
+===================  =================================================  =============================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headgate.relay import sse
+
+TAIL_BYTES = 4096
+"""How much of the end of a long reply is searched for its usage."""
+
+
+class Usage(msgspec.Struct):
+    """Tokens of one request. ``estimated``: counted from events, because the engine never said."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+
+
+class _Counts(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class _Inner(msgspec.Struct):
+    usage: _Counts | None = None
+
+
+class _Told(msgspec.Struct):
+    usage: _Counts | None = None
+    response: _Inner | None = None
+    message: _Inner | None = None
+
+
+_told = msgspec.json.Decoder(_Told)
+_counts = msgspec.json.Decoder(_Counts)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_error = msgspec.json.Decoder(dict[str, Any])
+
+
+def read(data: bytes, usage: Usage) -> bool:
+    """Take over what the JSON ``data`` says of tokens into ``usage``; whether it said anything."""
+    try:
+        told = _told.decode(data)
+    except msgspec.MsgspecError:
+        return False
+    counts = told.usage
+    if counts is None and told.response is not None:
+        counts = told.response.usage
+    if counts is None and told.message is not None:
+        counts = told.message.usage
+    return counts is not None and _take(counts, usage)
+
+
+def read_tail(tail: bytes, usage: Usage) -> bool:
+    """As ``read``, from the end of a reply too long to be kept: the last ``"usage"`` in it."""
+    at = tail.rfind(b'"usage"')
+    if at < 0:
+        return False
+    start = tail.find(b"{", at)
+    end = tail.find(b"}", start)
+    if start < 0 or end < 0:
+        return False
+    try:
+        return _take(_counts.decode(tail[start : end + 1]), usage)
+    except msgspec.MsgspecError:
+        return False  # a nested object inside usage: better no figure than half of one
+
+
+def _take(counts: _Counts, usage: Usage) -> bool:
+    prompt = counts.prompt_tokens if counts.prompt_tokens is not None else counts.input_tokens
+    completion = counts.completion_tokens if counts.completion_tokens is not None else counts.output_tokens
+    if prompt is not None:
+        usage.prompt_tokens = prompt
+    if completion is not None:
+        usage.completion_tokens = completion
+    return prompt is not None or completion is not None
+
+
+def has_no_choices(data: bytes) -> bool:
+    """Whether a chunk is the usage chunk: its ``choices`` are there and empty."""
+    try:
+        return bytes(_object.decode(data).get("choices", msgspec.Raw(b"null"))).strip() == b"[]"
+    except msgspec.MsgspecError:
+        return False
+
+
+def without_usage(event: bytes) -> bytes:
+    """The same chunk with no ``usage`` key, for a client that didn't ask for it."""
+    fields = _object.decode(sse.payload(event))
+    fields.pop("usage", None)
+    return b"data: " + msgspec.json.encode(fields) + b"\n\n"
+
+
+def with_headgate(body: bytes, facts: dict[str, object]) -> bytes:
+    """A JSON object with our facts added under the key ``headgate``; anything else comes back as it was."""
+    end = body.rstrip()
+    if not (end.startswith(b"{") and end.endswith(b"}")) or len(end) <= 2:
+        return body
+    return end[:-1] + b',"headgate":' + msgspec.json.encode(facts) + b"}"
+
+
+def error_status(data: bytes) -> int | None:
+    """The HTTP status that an error event stands for; None where ``data`` is no error.
+
+    vLLM puts the status into ``error.code``; where there is none (or no status) it is 500.
+    """
+    try:
+        error = _error.decode(data).get("error")
+    except msgspec.MsgspecError:
+        return None
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code <= 599 else 500

@@ -1,0 +1,222 @@
+"""Every setting: its name, default and meaning, and where it may come from.
+
+A flag beats the environment (``HEADGATE_<NAME>``; five names that people know are read bare too), which beats
+``headgate.toml``, which beats the default. Only ``app`` and ``cli`` see a ``Settings``; everything below gets plain
+values. docs/configuration.md is checked against this file by a test.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from headgate.relay.reply import FinalEvent
+
+PREFIX = "HEADGATE_"
+BARE = frozenset(("max_active", "queue_mode", "queue_max", "queue_timeout_s", "request_timeout_s"))
+FILE = "headgate.toml"
+SIMULATED_MODEL = "headgate-simulated"
+
+_UNITS = {"": 1, "b": 1, "k": 1024, "kb": 1000, "kib": 1024, "m": 1024**2, "mb": 1000**2, "mib": 1024**2}
+_UNITS |= {"g": 1024**3, "gb": 1000**3, "gib": 1024**3}
+
+
+class SettingsError(Exception):
+    """A setting that can't be: one line that names it, the value, and what it takes."""
+
+
+class Engine(StrEnum):
+    """Which kind of engine is behind the gateway."""
+
+    AUTO = "auto"
+    VLLM = "vllm"
+    SIMULATED = "simulated"
+    REMOTE = "remote"
+
+
+def _bytes(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    digits = value.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = value.strip()[len(digits) :].strip().lower()
+    if not digits.isdigit() or unit not in _UNITS:
+        raise ValueError("a number of bytes, such as 33554432 or 32MiB")
+    return int(digits) * _UNITS[unit]
+
+
+def _auto_or_number(value: object) -> object:
+    return None if value is None or str(value).strip().lower() == "auto" else value
+
+
+def _urls(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _level(value: str) -> str:
+    if value.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError("one of debug, info, warning, error")
+    return value.lower()
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """The settings of ``headgate serve``. Units are in the names; seconds may be fractions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one and prints it.")
+    model: str | None = Field(None, description="Model id or path for the engine (also the argument of `serve`).")
+    served_model_name: str | None = Field(None, description="The name clients use for the model.")
+    engine: Engine = Field(
+        Engine.AUTO,
+        description="`auto`, `vllm`, `simulated` or `remote`. `auto`: ENGINE_URLS means remote, a MODEL means vllm, "
+        "neither means simulated.",
+    )
+    engine_urls: Annotated[tuple[str, ...], BeforeValidator(_urls)] = Field(
+        (), description="Base URLs of engines that somebody else runs, comma-separated."
+    )
+    engine_command: str = Field("vllm", description="The vLLM executable, e.g. one of an environment of its own.")
+    engine_args: str = Field("", description="Arguments passed on to the engine unchanged, quoted as for a shell.")
+    engine_api_key: str | None = Field(None, description="Key sent to remote engines that want one.", repr=False)
+    max_active: Annotated[int | None, BeforeValidator(_auto_or_number), Field(ge=1, le=1_000_000)] = Field(
+        None,
+        description="Slots per engine: a number, or `auto`: the engine's own max-num-seqs, capped by what its KV "
+        "cache holds; 8 where neither is known.",
+    )
+    queue_mode: Literal["queue", "reject"] = Field("queue", description="`queue` waits for a slot, `reject` refuses.")
+    queue_max: int = Field(64, ge=0, le=10_000_000, description="How many may wait.")
+    queue_max_bytes: Bytes = Field(256 * 1024**2, description="How many bytes those who wait may keep in memory.")
+    queue_timeout_s: Seconds = Field(30.0, description="Longest wait for a slot.")
+    queue_order: Literal["fifo"] = Field("fifo", description="Who is next: `fifo`, first come, first served.")
+    request_timeout_s: Seconds = Field(300.0, description="Longest a whole request may take, waking excluded.")
+    wake_timeout_s: Seconds = Field(300.0, description="Longest wait for an engine to become ready.")
+    drain_timeout_s: Seconds = Field(30.0, description="Longest a shutdown waits for what runs and waits.")
+    drain_linger_s: float = Field(
+        0.0, ge=0, le=3600, description="How long `/ready` says 503 before the drain ends, for load balancers."
+    )
+    status_hold_s: Seconds = Field(15.0, description="Longest wait for the first event before 200 and comments go.")
+    send_stall_s: Seconds = Field(30.0, description="A reader that takes nothing for so long is dropped.")
+    wedged_after_s: Seconds = Field(60.0, description="Work in flight and no progress for so long is a hang.")
+    final_event: FinalEvent = Field(
+        FinalEvent.AUTO,
+        description="Where a stream's figures go: `auto`, `data`, `comment` or `off`.",
+    )
+    api_key: str | None = Field(None, min_length=1, description="The key clients must send; none: open.", repr=False)
+    admin_key: str | None = Field(None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False)
+    ops_auth: Literal["open", "key"] = Field("open", description="`key` closes /metrics, /status and engines' metrics.")
+    max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
+    log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else json.")
+    log_level: Annotated[str, AfterValidator(_level)] = Field("info", description="debug, info, warning or error.")
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headgate",
+        description="Where start-up times are remembered.",
+    )
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Settings:
+        kind = self.engine_kind
+        if kind is Engine.REMOTE and not self.engine_urls:
+            raise ValueError("ENGINE=remote needs ENGINE_URLS, such as http://127.0.0.1:8000")
+        if kind is not Engine.REMOTE and self.engine_urls:
+            raise ValueError(f"ENGINE_URLS goes with ENGINE=remote, not with ENGINE={kind.value}")
+        if kind is Engine.VLLM and not self.model:
+            raise ValueError("ENGINE=vllm needs a MODEL, such as Qwen/Qwen2.5-0.5B-Instruct")
+        if kind is Engine.SIMULATED and self.model:
+            raise ValueError("ENGINE=simulated takes no MODEL: it never answers under a real model's name")
+        if kind is Engine.SIMULATED and self.served_model_name and "simulated" not in self.served_model_name:
+            raise ValueError("SERVED_MODEL_NAME of the simulated engine must contain the word 'simulated'")
+        return self
+
+    @property
+    def engine_kind(self) -> Engine:
+        """The kind of engine, with ``auto`` resolved."""
+        if self.engine is not Engine.AUTO:
+            return self.engine
+        if self.engine_urls:
+            return Engine.REMOTE
+        return Engine.VLLM if self.model else Engine.SIMULATED
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Settings from all sources.
+
+    Args:
+        flags: values given on the command line, by setting name; None means not given.
+        environ: the environment.
+        file: the TOML file; where None, ``headgate.toml`` in the working folder if it is there.
+
+    Raises:
+        SettingsError: one line.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+
+    def take(name: str, value: object, source: str) -> None:
+        values[name], sources[name] = value, source
+
+    for name, value in _from_file(file).items():
+        take(name, value, f"{name} in {file or FILE}")
+    for variable, text in environ.items():
+        if (name := _setting_of(variable, text)) is not None:
+            # HEADGATE_MAX_ACTIVE beats a bare MAX_ACTIVE, whichever comes first.
+            if not variable.startswith(PREFIX) and sources.get(name, "").startswith(PREFIX):
+                continue
+            take(name, text, variable)
+    for name, value in flags.items():
+        if value is not None:
+            take(name, value, f"--{name.replace('_', '-')}")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error, values, sources)) from None
+
+
+def _from_file(file: Path | None) -> dict[str, object]:
+    path = file or Path(FILE)
+    if file is None and not path.exists():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return {key.lower(): value for key, value in content.items()}
+
+
+def _setting_of(variable: str, text: str) -> str | None:
+    """The setting that an environment variable is for; None where it is for none.
+
+    An unknown ``HEADGATE_…`` is kept, so that a misspelt one is refused, but for what Kubernetes makes up for a
+    Service called headgate.
+    """
+    if not variable.startswith(PREFIX):
+        return variable.lower() if variable.isupper() and variable.lower() in BARE else None
+    name = variable[len(PREFIX) :].lower()
+    if name.startswith(("service_", "port_")) or (name == "port" and text.startswith("tcp://")):
+        return None
+    return name
+
+
+def _one_line(error: ValidationError, values: dict[str, Any], sources: dict[str, str]) -> str:
+    first = error.errors()[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:
+        return message + "."
+    name = str(first["loc"][0])
+    where = sources.get(name, name)
+    if first["type"] == "extra_forbidden":
+        return f"{where}: there is no such setting. See docs/configuration.md, or `headgate serve --help-all`."
+    field = Settings.model_fields[name]
+    shown = "(hidden)" if name.endswith("_key") else repr(values.get(name))
+    return f"{where} = {shown}: {message[0].lower()}{message[1:]}. {field.description}"

@@ -1,0 +1,148 @@
+"""What a simulated engine is made of: how long things take, and how much of each thing there is.
+
+Separate from the scheduler because these numbers are data: they come from a file or from flags, and the times
+can be fitted to a real engine's measurements. Ends at the numbers; what is done with them is in
+``scheduler``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """Durations in seconds. The defaults resemble a 0.5 B model on a small GPU.
+
+    One engine step takes ``base_s + per_sequence_s * running + per_prefill_token_s * prefill_tokens``.
+    """
+
+    base_s: float = 0.006
+    per_sequence_s: float = 0.000_05
+    per_prefill_token_s: float = 0.000_02
+    load_s: float = 0.3
+    sleep_1_s: float = 0.2
+    sleep_2_s: float = 0.05
+    wake_1_s: float = 0.15
+    wake_2_s: float = 0.6
+
+    def step_s(self, running: int, prefill_tokens: int) -> float:
+        """Seconds that one step takes with so many sequences in it and so many prompt tokens computed."""
+        return self.base_s + self.per_sequence_s * running + self.per_prefill_token_s * prefill_tokens
+
+    def sped_up(self, factor: float) -> Constants:
+        """The same engine, ``factor`` times as fast in everything."""
+        return Constants(**{f.name: getattr(self, f.name) / factor for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much there is. ``max_num_batched_tokens`` is for a step, ``block_size`` in tokens."""
+
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 4096
+    num_gpu_blocks: int = 4096
+    block_size: int = 16
+    prefix_caching: bool = True
+    static_batching: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "max_model_len",
+            "num_gpu_blocks",
+            "block_size",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.num_gpu_blocks * self.block_size < self.max_model_len:
+            # vLLM refuses to start too: one sequence of full length could never end.
+            raise ValueError(
+                f"max_model_len {self.max_model_len} does not fit the KV cache of "
+                f"{self.num_gpu_blocks * self.block_size} tokens"
+            )
+
+
+def load(path: Path) -> tuple[Constants, dict[str, Any]]:
+    """Read a TOML or JSON file of constants, flat: any field of ``Constants`` and of ``Limits``.
+
+    Returns the constants, and the limits' fields that the file names (they are checked together with the
+    flags). Raises ValueError where the file cannot be read, a key is unknown or a value is not a number.
+    """
+    try:
+        raw = path.read_bytes()
+        values = msgspec.json.decode(raw) if path.suffix == ".json" else msgspec.toml.decode(raw)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a table of constants is expected")
+    times = {f.name for f in fields(Constants)}
+    sizes = {f.name for f in fields(Limits)}
+    if unknown := sorted(set(values) - times - sizes):
+        raise ValueError(f"{path}: unknown constant {unknown[0]!r}")
+    for name, value in values.items():
+        if not isinstance(value, int | float) or value < 0:
+            raise ValueError(f"{path}: {name} must be a number of at least 0, not {value!r}")
+    durations = {k: float(v) for k, v in values.items() if k in times}
+    return replace(Constants(), **durations), {k: v for k, v in values.items() if k in sizes}
+
+
+def fit(rows: Iterable[tuple[int, int, float]], like: Constants | None = None) -> Constants:
+    """The constants whose step time is nearest to what was measured, by least squares.
+
+    Args:
+        rows: (sequences running, prompt tokens computed, seconds that the step took), at least three that
+        differ. like: where the other durations (loading, sleeping) are taken from.
+
+    Coefficients that noise would make negative are held at 0, and the others fitted again without them.
+    Raises ValueError where the rows cannot tell the three apart (the same batch size throughout, say).
+    """
+    measured = [((1.0, float(running), float(prefill)), float(step_s)) for running, prefill, step_s in rows]
+    kept = [0, 1, 2]
+    while True:
+        solved = _least_squares([([x[i] for i in kept], y) for x, y in measured])
+        worst = min(range(len(kept)), key=solved.__getitem__)
+        if solved[worst] >= 0 or len(kept) == 1:
+            break
+        del kept[worst]
+    found = dict(zip(kept, solved, strict=True))
+    base_s, per_sequence_s, per_prefill_token_s = (max(0.0, found.get(i, 0.0)) for i in range(3))
+    return replace(
+        like or Constants(),
+        base_s=base_s,
+        per_sequence_s=per_sequence_s,
+        per_prefill_token_s=per_prefill_token_s,
+    )
+
+
+def _least_squares(rows: list[tuple[list[float], float]]) -> list[float]:
+    """Solve the normal equations by elimination, columns scaled so that tokens and sequences weigh alike."""
+    width = len(rows[0][0]) if rows else 0
+    scale = [max((abs(x[i]) for x, _ in rows), default=0.0) or 1.0 for i in range(width)]
+    scaled = [([x[i] / scale[i] for i in range(width)], y) for x, y in rows]
+    table = [
+        [sum(x[i] * x[j] for x, _ in scaled) for j in range(width)] + [sum(x[i] * y for x, y in scaled)]
+        for i in range(width)
+    ]
+    for column in range(width):
+        pivot = max(range(column, width), key=lambda row: abs(table[row][column]))
+        if abs(table[pivot][column]) < 1e-9 * max(1, len(rows)):
+            raise ValueError("the rows don't tell the constants apart: vary the batch and the prompt length")
+        table[column], table[pivot] = table[pivot], table[column]
+        head = table[column]
+        for row in range(width):
+            if row != column and table[row][column]:
+                factor = table[row][column] / head[column]
+                table[row] = [a - factor * b for a, b in zip(table[row], head, strict=True)]
+    if not width:
+        raise ValueError("no rows to fit")
+    return [table[i][width] / table[i][i] / scale[i] for i in range(width)]

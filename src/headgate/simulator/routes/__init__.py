@@ -1,0 +1,1 @@
+"""The engine's HTTP, one module for each family of paths. ``app`` joins them."""

@@ -1,0 +1,46 @@
+"""An event loop whose time jumps to the next timer when nothing else is left to do: no test waits.
+
+The idea is trio's ``MockClock(autojump_threshold=0)``. The jump sits in the selector: a loop with nothing
+ready asks it to wait for so many seconds, which here pass at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Never blocks: where it would, time passes instead."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if not events:
+            assert timeout is not None, "everything waits for something that will never come"
+            self.now += max(timeout, 0.0)
+        return events
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """asyncio's own loop on time that jumps; ``time()`` starts at 1000 s."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def run(main: Coroutine[object, object, T]) -> T:
+    """Run a coroutine on a loop of its own."""
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(main)

@@ -1,0 +1,252 @@
+"""A naive ledger, and a rig that holds the real one against it after every step.
+
+The model keeps lists, adds up each waiter's time by hand and looks at everything every time. It leaves open
+what the ledger may choose (the engine of a grant, the order of refusals at one moment) and checks that the
+choice was allowed. Both the Hypothesis machine and the long drive use it. Times are multiples of 1/8 s, so
+that sums are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from headgate.errors import Reason
+from headgate.gate import Ledger, LedgerError
+from headgate.gate.outcomes import Granted, Refused, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headgate.gate.entries import Ticket
+    from headgate.gate.outcomes import Decision
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The settings of one ledger."""
+
+    mode: Literal["queue", "reject"]
+    queue_max: int
+    queue_max_bytes: int
+    queue_timeout_s: float
+    wake_timeout_s: float
+
+
+@dataclass(eq=False)
+class Request:
+    """What the model knows about a request in the line, or holding slots (``engine``)."""
+
+    ticket: Ticket
+    weight: int
+    size_bytes: int
+    request_left_s: float
+    front: bool
+    queue_s: float
+    wake_s: float
+    engine: str | None = None
+
+    def overdue(self, rules: Rules) -> Reason | None:
+        queue_left_s = rules.queue_timeout_s - self.queue_s
+        if min(queue_left_s, self.request_left_s) <= 0:
+            return Reason.QUEUE_TIMEOUT if queue_left_s <= self.request_left_s else Reason.REQUEST_TIMEOUT
+        return Reason.ENGINE_UNAVAILABLE if self.wake_s >= rules.wake_timeout_s else None
+
+
+@dataclass
+class Rig:
+    """The ledger, its model, and what the caller of a ledger can do."""
+
+    rules: Rules
+    now: float = 1000.0
+    slots: dict[str, int] = field(default_factory=dict)
+    line: list[Request] = field(default_factory=list)
+    running: list[Request] = field(default_factory=list)
+    ended: list[Ticket] = field(default_factory=list)
+    granted: int = 0
+    refused: dict[Reason, int] = field(default_factory=dict)
+    draining: bool = False
+    evicted: bool = False
+
+    def __post_init__(self) -> None:
+        rules = self.rules
+        self.ledger = Ledger(
+            queue_mode=rules.mode,
+            queue_max=rules.queue_max,
+            queue_max_bytes=rules.queue_max_bytes,
+            queue_timeout_s=rules.queue_timeout_s,
+            wake_timeout_s=rules.wake_timeout_s,
+        )
+
+    # What a caller can do.
+
+    def offer(self, weight: int, size_bytes: int, request_timeout_s: float) -> None:
+        fits = self.ledger.fits(weight)
+        decision = self.ledger.offer(self.now, weight, size_bytes, request_timeout_s)
+        assert fits == isinstance(decision, Granted)
+        self._offered(
+            Request(decision.ticket, weight, size_bytes, request_timeout_s, False, 0.0, 0.0), decision
+        )
+
+    def come_back(self, nth: int, request_timeout_s: float) -> None:
+        """A running one's engine died: it goes to the head of the line, then gives its slots back."""
+        old = self.running[nth % len(self.running)]
+        decision = self.ledger.offer(
+            self.now,
+            old.weight,
+            old.size_bytes,
+            request_timeout_s,
+            front=True,
+            waited_s=old.queue_s,
+            waking_s=old.wake_s,
+        )
+        again = Request(
+            decision.ticket, old.weight, old.size_bytes, request_timeout_s, True, old.queue_s, old.wake_s
+        )
+        self._offered(again, decision)
+        self._end(old, self.running)
+
+    def leave(self, nth: int) -> None:
+        requests = self.line + self.running
+        request = requests[nth % len(requests)]
+        self._end(request, self.line if request in self.line else self.running)
+
+    def leave_again(self, nth: int) -> None:
+        with pytest.raises(LedgerError):
+            self.ledger.leave(self.now, self.ended[nth % len(self.ended)])
+
+    def resize(self, engine: str, slots: int) -> None:
+        self.slots[engine] = slots
+        self._verdicts(self.ledger.resize(self.now, engine, slots))
+
+    def advance(self, seconds: float, *, tick: bool) -> None:
+        self.now += seconds
+        for request in self.line:
+            if self._ready():
+                request.queue_s += seconds
+                request.request_left_s -= seconds
+            else:
+                request.wake_s += seconds
+        if tick:
+            self._verdicts(self.ledger.tick(self.now))
+
+    def close(self, limit_s: float) -> None:
+        self.draining = True
+        self._verdicts(self.ledger.close(self.now, limit_s))
+
+    def evict(self) -> None:
+        self.draining = self.evicted = True
+        self._verdicts(self.ledger.evict(self.now))
+        assert not self.line
+
+    # What must be so.
+
+    def check(self) -> None:
+        """What holds after every step, whatever it was."""
+        held = self._held()
+        at_work = [engine for engine, slots in self.slots.items() if slots or held.get(engine)]
+        seen = self.ledger.statistics(self.now)
+        assert not self.line or not self._engines_with_room(self.line[0]), (
+            "room, and the head of the line waits"
+        )
+        assert seen.slots == sum(self.slots.values())
+        assert seen.active == sum(held.values())
+        assert seen.slots_by_engine == {engine: self.slots[engine] for engine in at_work}
+        assert seen.active_by_engine == {engine: held.get(engine, 0) for engine in at_work}
+        assert seen.waiting == len(self.line)
+        assert seen.waiting_bytes == sum(each.size_bytes for each in self.line)
+        assert seen.oldest_wait_s == max((each.queue_s + each.wake_s for each in self.line), default=0.0)
+        assert seen.granted_total == self.granted
+        assert seen.refused_total == sum(self.refused.values())
+        assert seen.draining == self.draining
+        assert self.ledger.idle == (not self.line and not self.running)
+        assert self.ledger.next_deadline(self.now) == self._next_deadline()
+
+    def _offered(self, request: Request, decision: Decision) -> None:
+        place = sum(each.front for each in self.line) if request.front else len(self.line)
+        reason = self._reason_against(request, place)
+        if reason is not None:
+            assert isinstance(decision, Refused), f"{decision} instead of {reason}"
+            assert decision.reason is reason
+            self._refused(decision)
+        elif place == 0 and self._engines_with_room(request):
+            assert isinstance(decision, Granted), f"{decision} though there is room"
+            self._grant(request, decision)
+        else:
+            assert isinstance(decision, Waiting), f"{decision} instead of a place in the line"
+            assert decision.position == place + 1
+            self.line.insert(place, request)
+
+    def _reason_against(self, request: Request, place: int) -> Reason | None:
+        if self.draining and not (request.front and self._ready() and not self.evicted):
+            return Reason.DRAINING
+        if request.front or (place == 0 and self._engines_with_room(request)):
+            return None
+        if self.rules.mode == "reject" and self._ready():
+            return Reason.SLOTS_BUSY
+        bytes_after = sum(each.size_bytes for each in self.line) + request.size_bytes
+        if len(self.line) >= self.rules.queue_max or bytes_after > self.rules.queue_max_bytes:
+            return Reason.QUEUE_FULL
+        return None
+
+    def _verdicts(self, verdicts: Iterable[Granted | Refused]) -> None:
+        """Check a call's verdicts: every refusal was due, every grant went to the head, none was left out."""
+        for verdict in verdicts:
+            request = next(each for each in self.line if each.ticket is verdict.ticket)
+            if isinstance(verdict, Refused):
+                over = self.evicted or (self.draining and not self._ready())
+                assert verdict.reason is (Reason.DRAINING if over else request.overdue(self.rules))
+                self.line.remove(request)
+                self._refused(verdict)
+            else:
+                assert request is self.line[0], "somebody overtook the head of the line"
+                assert request.overdue(self.rules) is None, "served after its time"
+                self.line.remove(request)
+                self._grant(request, verdict)
+        assert not any(each.overdue(self.rules) for each in self.line), "waits though its time is over"
+
+    def _grant(self, request: Request, granted: Granted) -> None:
+        assert granted.engine in self._engines_with_room(request), "more granted than there are slots"
+        assert (granted.waited_s, granted.waking_s) == (request.queue_s, request.wake_s)
+        request.engine = granted.engine
+        request.weight = self._weight(request)
+        self.running.append(request)
+        self.granted += 1
+
+    def _refused(self, refused: Refused) -> None:
+        assert 0 < refused.retry_after_s < math.inf
+        self.refused[refused.reason] = self.refused.get(refused.reason, 0) + 1
+        self.ended.append(refused.ticket)
+
+    def _end(self, request: Request, where: list[Request]) -> None:
+        where.remove(request)
+        self.ended.append(request.ticket)
+        self._verdicts(self.ledger.leave(self.now, request.ticket))
+
+    def _ready(self) -> bool:
+        return any(self.slots.values())
+
+    def _weight(self, request: Request) -> int:
+        return min(request.weight, max(self.slots.values(), default=0))
+
+    def _held(self) -> dict[str, int]:
+        held: dict[str, int] = {}
+        for request in self.running:
+            assert request.engine is not None
+            held[request.engine] = held.get(request.engine, 0) + request.weight
+        return held
+
+    def _engines_with_room(self, request: Request) -> set[str]:
+        held = self._held()
+        weight = self._weight(request)
+        return {name for name, slots in self.slots.items() if slots and slots - held.get(name, 0) >= weight}
+
+    def _next_deadline(self) -> float | None:
+        if self._ready():
+            left = [min(self.rules.queue_timeout_s - each.queue_s, each.request_left_s) for each in self.line]
+        else:
+            left = [self.rules.wake_timeout_s - each.wake_s for each in self.line]
+        return self.now + min(left) if left else None

