@@ -1,8 +1,8 @@
 """The client's side of one connection: sends a request, and checks the answer against what was asked.
 
 A stream is right when it has exactly its events, in order, all of its own request, and then `[DONE]`.
-Comments are passed over, as every SSE client passes them over, and so is one closing chunk with no text. A whole reply is right when it carries the
-stamp of its request. Whatever else comes is an error, counted by kind.
+Comments are passed over, as every SSE client passes them over, and so is one closing chunk with no text. A
+whole reply is right when it carries the stamp of its request. Whatever else comes is an error of some kind.
 
 It holds no clock of its own schedule: who sends when is `client`'s.
 """
@@ -129,6 +129,8 @@ class Connection(asyncio.Protocol):
         self._end(self._error)
 
     def _read_event(self, event: bytes) -> None:
+        if event.startswith(b":"):
+            event = b"\n".join(line for line in event.split(b"\n") if not line.startswith(b":"))
         stamp = wire.read_stamp(event)
         if stamp is not None and event.startswith(b"data: "):
             if stamp[1] != wire.stamp_tail(self._nonce, self._next) or self._done:
@@ -145,7 +147,7 @@ class Connection(asyncio.Protocol):
             self._usage_seen += 1
         elif self._may_close and b'"finish_reason"' in event and self._next == self._want_events:
             self._may_close = False
-        elif any(not line.startswith(b":") for line in event.split(b"\n") if line):
+        elif event:
             self._fail("unexpected_event")
 
     def _fail(self, kind: str) -> None:

@@ -101,7 +101,7 @@ class Pace:
             self._loop.call_later(STEP_S, self._turn)
 
     def _now_step(self) -> int:
-        """The loop's clock in whole steps: sums of fractions would drift, and a timer a hair early would spin."""
+        """The loop's clock in whole steps: sums of fractions drift, and a timer a hair early would spin."""
         return round(self._loop.time() / STEP_S)
 
 

@@ -24,6 +24,7 @@ from typing import Any, TextIO
 
 import httpx
 import uvicorn
+from prometheus_client.core import Metric
 
 from headgate import __version__
 from headgate.api import admin, operations
@@ -45,7 +46,7 @@ from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
 from headgate.settings import SIMULATED_MODEL, Engine, Settings
 from headgate.telemetry import logs
-from headgate.telemetry.metrics import Metric, Metrics, counters, gauge, gauges, process_times
+from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
 
 log = logging.getLogger("headgate")
 
@@ -72,15 +73,15 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
             return [RemoteLauncher(parse_url(url)) for url in settings.engine_urls]
         if kind is Engine.SIMULATED:
             return [SimulatedLauncher(settings.served_model_name or SIMULATED_MODEL, args=args)]
-        command = find_executable(settings.engine_command)
-        if command is None:
+        if find_executable(settings.engine_command) is None:
             raise StartError(
                 f"`{settings.engine_command}` is not on the path, so {settings.model} can't be served. Install it "
                 "(`pip install 'headgate[vllm]'`), or name it with HEADGATE_ENGINE_COMMAND; `headgate serve` with no "
                 "MODEL runs the simulated engine."
             )
         assert settings.model is not None
-        return [VllmLauncher(settings.model, command=command, served_model_name=settings.served_model_name, args=args)]
+        names = (settings.served_model_name,) if settings.served_model_name else ()
+        return [VllmLauncher(settings.model, names, args, settings.engine_command)]
     except ValueError as error:
         raise StartError(str(error)) from None
 
@@ -375,7 +376,7 @@ async def _run(
         log.warning("a second signal: ending at once")
         draining.cancel()
         await asyncio.gather(draining, return_exceptions=True)
-        await gateway.pool.kill()
+        await gateway.pool.stop()
         gateway.log.flush()
         return EXIT_DRAIN_LIMIT
     again.cancel()

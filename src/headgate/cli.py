@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from headgate.app import Gateway
 
 COMMON = frozenset(
-    ("host", "port", "engine", "engine_urls", "engine_args", "served_model_name", "max_active", "queue_mode")
-    + ("queue_max", "queue_timeout_s", "request_timeout_s", "api_key")
+    (
+        *("host", "port", "engine", "engine_urls", "engine_args", "served_model_name", "api_key"),
+        *("max_active", "queue_mode", "queue_max", "queue_timeout_s", "request_timeout_s"),
+    )
 )
 """The flags that ``serve --help`` shows; ``--help-all`` shows every one."""
 
@@ -102,9 +104,10 @@ def _announce(gateway: Gateway, url: str) -> None:
         say(f"  engines  {', '.join(settings.engine_urls)}")
     else:
         say(f"  engine   vllm serve {settings.model}   (loading; requests wait for it)")
-    name = gateway.engines.default_model or settings.model or "MODEL"
+    name = settings.served_model_name or settings.model or (SIMULATED_MODEL if kind is Engine.SIMULATED else "MODEL")
+    messages = '[{"role": "user", "content": "Hello"}]'
     say(f"  try      curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d \\")
-    say(f"""             '{{"model": "{name}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'""")
+    say(f"""             '{{"model": "{name}", "stream": true, "messages": {messages}}}'""")
     if settings.admin_key is None:
         say(f"  admin    key made for this run: {gateway.admin_key}")
     if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):

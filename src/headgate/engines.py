@@ -51,11 +51,11 @@ class Engines:
     def suspect(self, engine: str) -> None:
         supervisor = self._pool.engine(engine)
         if supervisor is not None:
-            supervisor.suspect()
+            supervisor.engine_failed_hint()
 
     async def recovered(self, engine: str) -> bool:
         supervisor = self._pool.engine(engine)
-        return supervisor is not None and await supervisor.looked_at()
+        return supervisor is not None
 
     def any_ready(self) -> str | None:
         return next((engine.name for engine in self._pool.ready()), None)
@@ -91,11 +91,12 @@ class Engines:
             known[1].upstream.close()
         launch = engine.launch
         own = launch is not None and launch.is_ours
-        upstream = Upstream(
-            address.host, address.port, tls=address.tls, idle_s=OWN_IDLE_S if own else REMOTE_IDLE_S
-        )
+        upstream = Upstream(address.host, address.port, tls=address.tls, idle_s=OWN_IDLE_S if own else REMOTE_IDLE_S)
         host = f"[{address.host}]" if ":" in address.host else address.host
-        headers = b"host: %b:%d\r\naccept: */*\r\n" % (host.encode("idna") if not own else host.encode(), address.port)
+        headers = b"host: %b:%d\r\naccept: */*\r\n" % (
+            host.encode("idna") if not own else host.encode(),
+            address.port,
+        )
         route = Route(
             upstream,
             address.prefix.encode(),
@@ -103,5 +104,3 @@ class Engines:
             launch is not None and launch.can_include_usage,
         )
         self._routes[engine.name] = (address, route)
-
-

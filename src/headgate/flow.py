@@ -226,7 +226,8 @@ class Flow:
                 life.failures += 1
                 if life.failures > 1:
                     raise Refusal(
-                        Reason.ENGINE_FAILED, f"The engine failed twice at this request; the last time, {broke}."
+                        Reason.ENGINE_FAILED,
+                        f"The engine failed twice at this request; the last time, {broke}.",
                     ) from None
 
     async def _exchange(self, call: Call, reply: Reply, engine: str, slot: Slot, timeout_s: float) -> Ending:

@@ -14,7 +14,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from headgate.relay.reply import FinalEvent
 
@@ -104,7 +112,10 @@ class Settings(BaseModel):
     wake_timeout_s: Seconds = Field(300.0, description="Longest wait for an engine to become ready.")
     drain_timeout_s: Seconds = Field(30.0, description="Longest a shutdown waits for what runs and waits.")
     drain_linger_s: float = Field(
-        0.0, ge=0, le=3600, description="How long `/ready` says 503 before the drain ends, for load balancers."
+        0.0,
+        ge=0,
+        le=3600,
+        description="How long `/ready` says 503 before the drain ends, for load balancers.",
     )
     status_hold_s: Seconds = Field(15.0, description="Longest wait for the first event before 200 and comments go.")
     send_stall_s: Seconds = Field(30.0, description="A reader that takes nothing for so long is dropped.")
@@ -114,7 +125,9 @@ class Settings(BaseModel):
         description="Where a stream's figures go: `auto`, `data`, `comment` or `off`.",
     )
     api_key: str | None = Field(None, min_length=1, description="The key clients must send; none: open.", repr=False)
-    admin_key: str | None = Field(None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False)
+    admin_key: str | None = Field(
+        None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False
+    )
     ops_auth: Literal["open", "key"] = Field("open", description="`key` closes /metrics, /status and engines' metrics.")
     max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else json.")
@@ -169,14 +182,14 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
     for name, value in _from_file(file).items():
         take(name, value, f"{name} in {file or FILE}")
     for variable, text in environ.items():
-        if (name := _setting_of(variable, text)) is not None:
-            # HEADGATE_MAX_ACTIVE beats a bare MAX_ACTIVE, whichever comes first.
-            if not variable.startswith(PREFIX) and sources.get(name, "").startswith(PREFIX):
-                continue
-            take(name, text, variable)
+        setting = _setting_of(variable, text)
+        # HEADGATE_MAX_ACTIVE beats a bare MAX_ACTIVE, whichever comes first.
+        if setting is None or (not variable.startswith(PREFIX) and sources.get(setting, "").startswith(PREFIX)):
+            continue
+        take(setting, text, variable)
     for name, value in flags.items():
         if value is not None:
-            take(name, value, f"--{name.replace('_', '-')}")
+            take(name, value, "MODEL" if name == "model" else f"--{name.replace('_', '-')}")
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -44,3 +44,19 @@ def run(main: Coroutine[object, object, T]) -> T:
     """Run a coroutine on a loop of its own."""
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
         return runner.run(main)
+
+
+async def others_run() -> None:
+    """Let everything that is ready run once."""
+    loop = asyncio.get_running_loop()
+    ran = loop.create_future()
+    loop.call_soon(ran.set_result, None)
+    await ran
+
+
+async def pass_time(seconds: float) -> None:
+    """Let so many seconds of the loop's time go by."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    loop.call_later(seconds, over.set_result, None)
+    await over

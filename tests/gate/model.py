@@ -87,9 +87,7 @@ class Rig:
         fits = self.ledger.fits(weight)
         decision = self.ledger.offer(self.now, weight, size_bytes, request_timeout_s)
         assert fits == isinstance(decision, Granted)
-        self._offered(
-            Request(decision.ticket, weight, size_bytes, request_timeout_s, False, 0.0, 0.0), decision
-        )
+        self._offered(Request(decision.ticket, weight, size_bytes, request_timeout_s, False, 0.0, 0.0), decision)
 
     def come_back(self, nth: int, request_timeout_s: float) -> None:
         """A running one's engine died: it goes to the head of the line, then gives its slots back."""
@@ -103,9 +101,7 @@ class Rig:
             waited_s=old.queue_s,
             waking_s=old.wake_s,
         )
-        again = Request(
-            decision.ticket, old.weight, old.size_bytes, request_timeout_s, True, old.queue_s, old.wake_s
-        )
+        again = Request(decision.ticket, old.weight, old.size_bytes, request_timeout_s, True, old.queue_s, old.wake_s)
         self._offered(again, decision)
         self._end(old, self.running)
 
@@ -149,9 +145,7 @@ class Rig:
         held = self._held()
         at_work = [engine for engine, slots in self.slots.items() if slots or held.get(engine)]
         seen = self.ledger.statistics(self.now)
-        assert not self.line or not self._engines_with_room(self.line[0]), (
-            "room, and the head of the line waits"
-        )
+        assert not self.line or not self._engines_with_room(self.line[0]), "room, and the head of the line waits"
         assert seen.slots == sum(self.slots.values())
         assert seen.active == sum(held.values())
         assert seen.slots_by_engine == {engine: self.slots[engine] for engine in at_work}

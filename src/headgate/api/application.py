@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,12 @@ from headgate.telemetry.metrics import OTHER, Metrics
 
 Send = Callable[[Any], Awaitable[None]]
 
-_HTTP_REASONS = {404: Reason.NOT_FOUND, 401: Reason.UNAUTHORIZED, 403: Reason.FORBIDDEN, 413: Reason.TOO_LARGE}
+_HTTP_REASONS = {
+    404: Reason.NOT_FOUND,
+    401: Reason.UNAUTHORIZED,
+    403: Reason.FORBIDDEN,
+    413: Reason.TOO_LARGE,
+}
 
 
 class Application:
@@ -49,10 +55,8 @@ class Application:
                 status = message["status"]
             await send(message)
 
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # the server is going down: nobody reads an answer
             await self.fastapi(scope, receive, told)
-        except asyncio.CancelledError:
-            pass  # the server is going down, or the client went; either way nobody reads an answer
         if scope["type"] == "http":
             route = getattr(scope.get("route"), "path", OTHER)
             reason = "ok" if status < 400 else str(_HTTP_REASONS.get(status, Reason.INVALID_REQUEST))

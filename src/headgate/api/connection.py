@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 BUFFER_BYTES = 256 * 1024
 """What a client may leave unread before the engine's side is paused."""
@@ -45,8 +45,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+        if self._answering and not self.cycle.more_body:
             self._stop_listening()
             return
         super().data_received(data)
@@ -58,11 +57,15 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._deaf:
             return
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
+        if self._answering:
             self._stop_listening()  # two requests in one segment
             return
         super().on_headers_complete()
+
+    @property
+    def _answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says it is never None; before the first it is
+        return cycle is not None and not cycle.response_complete
 
     def on_body(self, body: bytes) -> None:
         if not self._deaf:

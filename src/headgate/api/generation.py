@@ -132,7 +132,13 @@ class Generation:
             sink.finish()
 
     async def _read(
-        self, endpoint: Endpoint, scope: Scope, receive: Receive, headers: Headers, request_id: str, arrived: float
+        self,
+        endpoint: Endpoint,
+        scope: Scope,
+        receive: Receive,
+        headers: Headers,
+        request_id: str,
+        arrived: float,
     ) -> Call | None:
         """The request as a call; None where the client left first.
 

@@ -53,7 +53,12 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
     async def health() -> Health:
         return Health(version=version)
 
-    @routes.get("/ready", summary="Should requests be sent here?", tags=["operation"], responses={503: {"model": Readiness}})
+    @routes.get(
+        "/ready",
+        summary="Should requests be sent here?",
+        tags=["operation"],
+        responses={503: {"model": Readiness}},
+    )
     async def ready(response: Response) -> Readiness:
         well, reason = views.ready()
         if not well:
@@ -66,7 +71,7 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
         accept: Annotated[str, Header()] = "",
         format_: Annotated[Literal["json", "text"] | None, Query(alias="format")] = None,
     ) -> Response:
-        """Prometheus text (or OpenMetrics where it is accepted); JSON with `Accept: application/json` or `?format=json`."""
+        """Prometheus text, or OpenMetrics where it is accepted; JSON where `Accept` or `?format=json` asks for it."""
         check(request)
         if format_ == "json" or (format_ is None and "application/json" in accept):
             return _json(telemetry.as_json(_collected(metrics)))
@@ -79,7 +84,12 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
         check(request)
         return _json(views.status())
 
-    @routes.get("/engines/{name}/metrics", summary="An engine's own metrics", tags=["operation"], response_class=Response)
+    @routes.get(
+        "/engines/{name}/metrics",
+        summary="An engine's own metrics",
+        tags=["operation"],
+        response_class=Response,
+    )
     async def engine_metrics(request: Request, name: str) -> Response:
         """The engine's `/metrics` as it is, so that Prometheus can scrape an engine that only listens on loopback."""
         check(request)

@@ -172,9 +172,7 @@ class Gate:
 
     def _lease(self, verdict: Verdict) -> Lease:
         if isinstance(verdict, Refused):
-            raise Refusal(
-                verdict.reason, sentence(verdict, self._ledger), retry_after_s=verdict.retry_after_s
-            )
+            raise Refusal(verdict.reason, sentence(verdict, self._ledger), retry_after_s=verdict.retry_after_s)
         return Lease(self, verdict)
 
     def _leave(self, ticket: Ticket) -> None:

@@ -116,13 +116,18 @@ class Ledger:
         """A request comes; the decision is about it alone.
 
         Args:
-            weight: slots that it needs, 1 at least; whenever it is looked at, at most the largest engine's.
+            weight: slots that it needs; whenever it is looked at, at most the largest engine's.
             size_bytes: what it keeps in memory while it waits.
             request_timeout_s: what is left of its whole time, waking excluded.
             front: its engine died before the first byte. It goes to the head of the line, full or not, and
                 even in a drain, where an engine is ready.
             waited_s, waking_s: what it had spent in the line before that.
+
+        Raises:
+            ValueError: a weight below 1 would unbalance the books.
         """
+        if weight < 1:
+            raise ValueError(f"a request weighs 1 slot at least, not {weight}")
         self._offered += 1
         queue_s, wake_s = self._deadlines.clocks(now)
         ticket = Ticket(self._offered, weight, size_bytes, queue_s - waited_s, wake_s - waking_s)
@@ -163,7 +168,7 @@ class Ledger:
         is_awake = bool(self._slots.ready)
         if is_awake != was_awake:
             self._deadlines.turn(now, awake=is_awake)
-            self._wake_at = None
+            self._wake_at = None if is_awake else self._wake_at
         return self.tick(now)
 
     def expect(self, now: float, wake_s: float | None) -> None:

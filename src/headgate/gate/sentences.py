@@ -6,7 +6,7 @@ Apart from the shell because words change for other reasons than races do. Which
 
 from __future__ import annotations
 
-import math
+from math import ceil
 from typing import TYPE_CHECKING
 
 from headgate.errors import Reason
@@ -45,9 +45,9 @@ def _busy(weight: int, ledger: Ledger) -> str:
     if not slots:
         return "No engine is ready yet"
     if weight > 1:
-        return f"{min(weight, slots)} of {slots} slots are needed at once and not free"
-    return "The one slot is busy" if slots == 1 else f"All {slots} slots are busy"
+        return f"The {weight} slots that this request takes are not free"
+    return {1: "The one slot is busy", 2: "Both slots are busy"}.get(slots, f"All {slots} slots are busy")
 
 
 def _about(seconds: float) -> str:
-    return f"{math.ceil(seconds)} s" if seconds <= 120 else f"{math.ceil(seconds / 60)} min"
+    return f"{ceil(seconds)} s" if seconds <= 120 else f"{ceil(seconds / 60)} min"

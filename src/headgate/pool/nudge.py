@@ -1,8 +1,8 @@
 """Waiting that something sooner can cut short.
 
 The supervisor's task waits for time to pass or for an engine's answer, and both times for somebody who wants
-something else. Separate because a lost or a doubled wake-up is made here or nowhere. It ends at having waited; why it
-was woken, the task sees by looking.
+something else. Separate because a lost or a doubled wake-up is made here or nowhere. It ends at having waited;
+why it was woken, the task sees by looking.
 """
 
 from __future__ import annotations

@@ -30,7 +30,15 @@ WHOLE_BYTES = 256 * 1024
 
 _NOT_PASSED = frozenset(
     (
-        *(b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"proxy-authenticate"),
+        *(
+            b"connection",
+            b"keep-alive",
+            b"transfer-encoding",
+            b"upgrade",
+            b"te",
+            b"trailer",
+            b"proxy-authenticate",
+        ),
         *(b"content-length", b"date", b"server", b"x-request-id"),  # ours instead
     )
 )
@@ -40,7 +48,11 @@ _SSE_HEADERS: Headers = [
     (b"x-accel-buffering", b"no"),
 ]
 _TERMINAL = {
-    Dialect.RESPONSES: (b"event: response.completed", b"event: response.incomplete", b"event: response.failed"),
+    Dialect.RESPONSES: (
+        b"event: response.completed",
+        b"event: response.incomplete",
+        b"event: response.failed",
+    ),
     Dialect.ANTHROPIC: (b"event: message_stop",),
 }
 
@@ -455,7 +467,9 @@ class Reply:
             self._trouble()
         self._abort_exchange()
         if self.started:
-            self._sink.write(b"data: " + body + b"\n\n" + (openai.DONE if self._plan.dialect is Dialect.OPENAI else b""))
+            self._sink.write(
+                b"data: " + body + b"\n\n" + (openai.DONE if self._plan.dialect is Dialect.OPENAI else b"")
+            )
             self._sink.end()
             self._settle(Ending(200, self._ending(status).reason, "the engine refused"))
             return

@@ -106,7 +106,7 @@ def rendered(messages: object, extra: object = None) -> bytes:
 
 
 def flattened(content: object) -> str:
-    """The text of a message's content, be it a string or a list of parts; parts of other kinds by their JSON."""
+    """The text of a message's content: a string, or a list of parts, those without text as they are."""
     if content is None:
         return ""
     if isinstance(content, str):

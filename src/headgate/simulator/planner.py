@@ -73,9 +73,9 @@ class Planner:
         if tokens + output > self.max_model_len:
             raise Problem(
                 400,
-                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
-                f"{output} output tokens and your prompt contains at least {tokens} input tokens, for a total "
-                f"of at least {tokens + output} tokens. Please reduce the length of the input prompt or the "
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you "
+                f"requested {output} output tokens and your prompt contains at least {tokens} input tokens, for a "
+                f"total of at least {tokens + output} tokens. Please reduce the length of the input prompt or the "
                 "number of requested output tokens.",
                 param="input_tokens",
             )

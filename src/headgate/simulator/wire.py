@@ -52,7 +52,8 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        self.asked = parse_qsl(scope["query_string"].decode("latin-1"))
+        self.query = dict(self.asked)
         self.connection: Connection = scope[CONNECTION]
         self.faults: list[Fault] = []
         self.send = send

@@ -48,7 +48,7 @@ def configure(stream: TextIO, *, as_json: bool, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "uvicorn.access", "asyncio"):
+    for chatty in ("httpx", "httpcore", "uvicorn.error", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
@@ -76,7 +76,12 @@ class RequestLog:
             return
         now = time.time()
         if self._as_json:
-            line = {"time": _stamp(now), "level": "warning" if failed else "info", "message": "request", **fields}
+            line = {
+                "time": _stamp(now),
+                "level": "warning" if failed else "info",
+                "message": "request",
+                **fields,
+            }
             self._lines.append(_encoder.encode(line).decode())
         else:
             shown = " ".join(f"{key}={value}" for key, value in fields.items() if value not in (None, ""))

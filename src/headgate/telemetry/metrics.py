@@ -6,11 +6,8 @@ Labels are bounded: nothing that a caller sends becomes one.
 
 from __future__ import annotations
 
-import gc
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,9 +15,6 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from headgate.telemetry.instruments import Counter, Histogram, Labels
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 _WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)
@@ -58,7 +52,10 @@ class Metrics(Collector):
             ("model",),
         )
         self.inter_token = Histogram(
-            "api_inter_token_latency_seconds", "Between two events of a stream, as they pass.", _GAPS, ("model",)
+            "api_inter_token_latency_seconds",
+            "Between two events of a stream, as they pass.",
+            _GAPS,
+            ("model",),
         )
         self.tokens = Counter(
             "api_tokens",
@@ -134,7 +131,7 @@ def as_json(metrics: Iterable[Metric]) -> dict[str, object]:
 
 
 def process_times() -> dict[str, float]:
-    """What ``/status`` shows of the gateway itself: CPU seconds, resident bytes, garbage collections."""
+    """What ``/status`` shows of the gateway itself: CPU seconds, resident bytes."""
     times = os.times()
     resident = 0
     try:
@@ -145,6 +142,4 @@ def process_times() -> dict[str, float]:
     return {
         "cpu_s": round(times.user + times.system, 3),
         "resident_bytes": resident,
-        "collections": sum(generation["collections"] for generation in gc.get_stats()),
-        "time": time.time(),
     }

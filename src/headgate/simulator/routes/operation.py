@@ -64,7 +64,7 @@ class Metrics:
 
 
 async def sleep(exchange: Exchange, service: Service) -> None:
-    """``POST /sleep?level=1|2``: answers when it is done."""
+    """``POST /sleep?level=1|2``: answers when it is done. Of vLLM's modes only ``abort``, its default."""
     level = exchange.query.get("level", "1")
     if level not in ("1", "2"):
         raise Problem(400, f"Sleep level {level} is not supported.", param="level")
@@ -74,10 +74,8 @@ async def sleep(exchange: Exchange, service: Service) -> None:
 
 async def wake_up(exchange: Exchange, service: Service) -> None:
     """``POST /wake_up``, in whole or by ``tags=weights`` and ``tags=kv_cache``: answers when it is done."""
-    tags = exchange.query.get("tags")
-    await service.engine.wake_up(
-        weights=tags is None or "weights" in tags, kv_cache=tags is None or "kv_cache" in tags
-    )
+    tags = [value for name, value in exchange.asked if name == "tags"] or ["weights", "kv_cache"]
+    await service.engine.wake_up(weights="weights" in tags, kv_cache="kv_cache" in tags)
     await exchange.whole(b"")
 
 

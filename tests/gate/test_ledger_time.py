@@ -1,0 +1,137 @@
+"""The ledger's promises about time: how long a wait may be, on which clock, and how a drain ends it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from tests.gate.says import a_ledger, granted, reason, served, waiting
+
+from headgate.errors import Reason
+from headgate.gate import Ledger
+from headgate.gate.outcomes import Granted, Refused
+
+
+def test_nobody_waits_longer_than_the_queue_timeout() -> None:
+    ledger = a_ledger(queue_timeout_s=3.0)
+    granted(ledger.offer(0.0))
+    waiting(ledger.offer(1.0))
+    assert ledger.next_deadline(2.0) == 4.0
+    assert ledger.tick(3.9) == []
+    assert [reason(verdict) for verdict in ledger.tick(4.0)] == [Reason.QUEUE_TIMEOUT]
+    assert ledger.next_deadline(4.0) is None
+
+
+def test_a_request_timeout_that_ends_first_is_the_reason() -> None:
+    ledger = a_ledger(queue_timeout_s=30.0)
+    granted(ledger.offer(0.0))
+    waiting(ledger.offer(0.0, request_timeout_s=2.0))
+    assert [reason(verdict) for verdict in ledger.tick(2.0)] == [Reason.REQUEST_TIMEOUT]
+
+
+def test_a_refused_heavy_head_frees_the_way_in_the_same_tick() -> None:
+    ledger = a_ledger(slots=2, queue_timeout_s=3.0)
+    granted(ledger.offer(0.0))
+    heavy, light = waiting(ledger.offer(0.0, weight=2)), waiting(ledger.offer(1.0))
+    verdicts = ledger.tick(3.0)
+    assert [verdict.ticket for verdict in verdicts] == [heavy, light]
+    assert [type(verdict) for verdict in verdicts] == [Refused, Granted]
+
+
+def test_a_slot_is_never_given_to_one_whose_time_is_over() -> None:
+    ledger = a_ledger(queue_timeout_s=3.0)
+    running = granted(ledger.offer(0.0))
+    waiting(ledger.offer(0.0))
+    assert [reason(verdict) for verdict in ledger.leave(3.5, running)] == [Reason.QUEUE_TIMEOUT]
+    granted(ledger.offer(3.5))
+
+
+def test_the_queue_timeout_stands_still_while_no_engine_is_ready() -> None:
+    ledger = a_ledger(queue_timeout_s=3.0, wake_timeout_s=100.0)
+    running = granted(ledger.offer(0.0))
+    waiter = waiting(ledger.offer(0.0))
+    ledger.resize(2.0, "e0", 0)
+    assert ledger.tick(50.0) == []
+    assert ledger.next_deadline(50.0) == 102.0
+    ledger.resize(52.0, "e0", 1)
+    assert ledger.next_deadline(52.0) == 53.0
+    verdict = ledger.leave(52.5, running)[0]
+    assert verdict == Granted(waiter, "e0", 2.5, 50.0)
+
+
+def test_the_request_timeout_stands_still_while_no_engine_is_ready() -> None:
+    ledger = Ledger(wake_timeout_s=100.0)
+    waiter = waiting(ledger.offer(0.0, request_timeout_s=1.0))
+    assert ledger.tick(50.0) == []
+    assert served(ledger.resize(50.0, "e0", 1)) == [waiter]
+
+
+def test_the_wake_timeout_ends_in_engine_unavailable() -> None:
+    ledger = Ledger(queue_timeout_s=1.0, wake_timeout_s=5.0)
+    waiting(ledger.offer(0.0))
+    assert [reason(verdict) for verdict in ledger.tick(5.0)] == [Reason.ENGINE_UNAVAILABLE]
+
+
+@pytest.mark.parametrize("mode", ["queue", "reject"])
+def test_while_no_engine_is_ready_both_modes_keep_a_line(mode: Literal["queue", "reject"]) -> None:
+    ledger = Ledger(queue_mode=mode, queue_max=2)
+    first, second = waiting(ledger.offer(0.0)), waiting(ledger.offer(0.0))
+    assert reason(ledger.offer(0.0)) is Reason.QUEUE_FULL
+    assert served(ledger.resize(1.0, "e0", 1)) == [first]
+    assert served(ledger.leave(2.0, first)) == [second]
+
+
+def test_in_reject_mode_newcomers_are_refused_while_those_who_waited_for_waking_stand_in_line() -> None:
+    ledger = Ledger(queue_mode="reject")
+    held = [waiting(ledger.offer(0.0)) for _ in range(2)]
+    ledger.resize(1.0, "e0", 1)
+    assert reason(ledger.offer(1.0)) is Reason.SLOTS_BUSY
+    assert held[1].waiting
+
+
+# Draining
+
+
+def test_a_drain_refuses_newcomers_and_serves_the_line() -> None:
+    ledger = a_ledger()
+    running = granted(ledger.offer(0.0))
+    waiter = waiting(ledger.offer(0.0))
+    assert ledger.close(1.0, 30.0) == []
+    refused = ledger.offer(11.0)
+    assert refused == Refused(refused.ticket, Reason.DRAINING, 20.0)
+    assert served(ledger.leave(12.0, running)) == [waiter]
+    ledger.leave(13.0, waiter)
+    assert ledger.idle
+
+
+def test_a_drain_with_no_engine_refuses_the_line_at_once() -> None:
+    ledger = Ledger()
+    waiting(ledger.offer(0.0))
+    assert [reason(verdict) for verdict in ledger.close(1.0, 30.0)] == [Reason.DRAINING]
+
+
+def test_an_engine_that_dies_during_a_drain_ends_the_line() -> None:
+    ledger = a_ledger()
+    granted(ledger.offer(0.0))
+    waiting(ledger.offer(0.0))
+    ledger.close(1.0, 30.0)
+    assert [reason(verdict) for verdict in ledger.resize(2.0, "e0", 0)] == [Reason.DRAINING]
+
+
+def test_a_drain_lets_one_whose_engine_died_finish_on_another() -> None:
+    ledger = a_ledger()
+    ledger.close(0.0, 30.0)
+    granted(ledger.offer(1.0, front=True))
+
+
+def test_the_drain_limit_refuses_all_who_wait_but_not_what_runs() -> None:
+    ledger = a_ledger()
+    running = granted(ledger.offer(0.0))
+    for _ in range(2):
+        waiting(ledger.offer(0.0))
+    ledger.close(1.0, 30.0)
+    assert [reason(verdict) for verdict in ledger.evict(31.0)] == [Reason.DRAINING] * 2
+    assert reason(ledger.offer(31.0, front=True)) is Reason.DRAINING
+    assert not ledger.idle
+    ledger.leave(32.0, running)
+    assert ledger.idle
