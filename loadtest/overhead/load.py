@@ -36,9 +36,7 @@ class Tally:
 class Connection(asyncio.Protocol):
     """One keep-alive connection with one request at a time; `ended` is called once for every request sent."""
 
-    def __init__(
-        self, tally: Tally, events: int, usage_events: int, ended: Callable[["Connection"], None]
-    ) -> None:
+    def __init__(self, tally: Tally, events: int, usage_events: int, ended: Callable[["Connection"], None]) -> None:
         self._tally = tally
         self._want_events = events
         self._want_usage = usage_events
@@ -117,11 +115,7 @@ class Connection(asyncio.Protocol):
         else:
             body = b"".join(self._body)
             stamp = wire.read_stamp(body)
-            if (
-                stamp is None
-                or stamp[1] != wire.stamp_tail(self._nonce, 0)
-                or not body.rstrip().endswith(b"}")
-            ):
+            if stamp is None or stamp[1] != wire.stamp_tail(self._nonce, 0) or not body.rstrip().endswith(b"}"):
                 self._fail("wrong_reply")
         keep_alive = self._parser.should_keep_alive()
         if not keep_alive:

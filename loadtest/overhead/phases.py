@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 from loadtest.overhead.client import Job
 
+PHASES = ("paced", "bulk", "whole", "ttft")
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -30,9 +32,7 @@ class Phase:
     def fewer_streams(self, divisor: int) -> "Phase":
         if not self.stream:
             return self
-        return replace(
-            self, at_once=max(1, self.at_once // divisor), requests=max(1, self.requests // divisor)
-        )
+        return replace(self, at_once=max(1, self.at_once // divisor), requests=max(1, self.requests // divisor))
 
     def job(self, port: int) -> Job:
         return Job(

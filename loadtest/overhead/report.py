@@ -12,8 +12,7 @@ from typing import Any
 from loadtest.overhead import figures as of
 from loadtest.overhead.bars import YARDSTICK, verdicts
 from loadtest.overhead.figures import Figure, Figures
-
-PHASES = ("paced", "bulk", "whole", "ttft")
+from loadtest.overhead.phases import PHASES
 
 
 def main() -> None:
@@ -90,11 +89,7 @@ def _cost(raw: Mapping[str, Any], figures: Figures) -> str:
 def _delay(figures: Figures) -> str:
     rows = []
     for target in figures.targets:
-        added = (
-            None
-            if target == "direct"
-            else figures.added(target, "direct", of.time_ms("ttft", "ttft_ms", "p50"))
-        )
+        added = None if target == "direct" else figures.added(target, "direct", of.time_ms("ttft", "ttft_ms", "p50"))
         rows.append(
             [
                 target,
@@ -131,14 +126,8 @@ def _busy(figures: Figures) -> str:
 
 
 def _footnotes(raw: Mapping[str, Any], figures: Figures) -> str:
-    notes = [
-        f"- {name} was left out: {what['absent']}"
-        for name, what in raw["targets"].items()
-        if "absent" in what
-    ]
-    notes += [
-        f"- round {gone['round']} of {gone['target']} failed: {gone['why']}" for gone in raw["failures"]
-    ]
+    notes = [f"- {name} was left out: {what['absent']}" for name, what in raw["targets"].items() if "absent" in what]
+    notes += [f"- round {gone['round']} of {gone['target']} failed: {gone['why']}" for gone in raw["failures"]]
     fewer = {seen["target"]: seen["fewer_streams_by"] for seen in raw["rounds"]}
     notes += [f"- {name} had a {by}th of the streams" for name, by in fewer.items() if by > 1]
     for target in figures.targets:

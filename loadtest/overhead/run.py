@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from loadtest.overhead.bench import REPO, Bench, Cores, RoundError
-from loadtest.overhead.phases import Phase, phases
+from loadtest.overhead.phases import PHASES, Phase, phases
 from loadtest.overhead.report import render
 from loadtest.overhead.targets import TARGETS, Absent
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     signal.signal(signal.SIGTERM, leave)
     cores = Cores.choose(pin=not options.no_pin)
-    plan = phases(quick=options.quick)
+    plan = [phase for phase in phases(quick=options.quick) if phase.name in options.phases]
     rounds = options.rounds or (2 if options.quick else 5)
     started = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
@@ -132,7 +132,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m loadtest.overhead",
         description="What a gateway costs per streamed event and per request, beside its peers.",
     )
-    parser.add_argument("--targets", type=names, default=DEFAULT_TARGETS, help=f"of: {', '.join(TARGETS)}")
+    parser.add_argument("--targets", type=one_of(TARGETS), default=DEFAULT_TARGETS, help=f"of: {', '.join(TARGETS)}")
+    parser.add_argument("--phases", type=one_of(PHASES), default=",".join(PHASES), help="(all)")
     parser.add_argument("--rounds", type=int, help="of each target (5; with --quick 2)")
     parser.add_argument("--quick", action="store_true", help="under a minute, for a look; figures are rough")
     parser.add_argument(
@@ -142,18 +143,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="where peers are installed (.venv-peers); may be given more than once",
     )
-    parser.add_argument(
-        "--results", type=Path, default=REPO / "results", metavar="DIR", help="for the raw file"
-    )
+    parser.add_argument("--results", type=Path, default=REPO / "results", metavar="DIR", help="for the raw file")
     parser.add_argument("--no-pin", action="store_true", help="let the scheduler choose the cores")
     return parser.parse_args(arguments)
 
 
-def names(text: str) -> list[str]:
-    chosen = [name.strip() for name in text.split(",") if name.strip()]
-    for name in chosen:
-        if name not in TARGETS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(TARGETS)}")
+def one_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """The type of an option that takes some of these names, with commas."""
+
+    def chosen(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return names
+
     return chosen
 
 

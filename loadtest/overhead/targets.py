@@ -114,9 +114,7 @@ def haproxy(site: Site) -> Launch | Absent:
     if program is None:
         return Absent("no haproxy on this machine: apt install haproxy")
     config = site.folder / "haproxy.cfg"
-    config.write_text(
-        HAPROXY_CONFIG.format(port=site.port, engine_port=site.engine_port, max_at_once=MAX_AT_ONCE)
-    )
+    config.write_text(HAPROXY_CONFIG.format(port=site.port, engine_port=site.engine_port, max_at_once=MAX_AT_ONCE))
     said = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stdout
     return Launch(version=said.split()[2] if said else "?", argv=(program, "-db", "-f", str(config)))
 

@@ -18,9 +18,7 @@ from dataclasses import dataclass
 MODEL = "overhead-bench"
 
 # About 900 bytes: a system prompt and a short question.
-_SYSTEM_PROMPT = (
-    "You are a helpful assistant. Answer in one sentence, and say so where you are not sure. " * 10
-)
+_SYSTEM_PROMPT = "You are a helpful assistant. Answer in one sentence, and say so where you are not sure. " * 10
 
 STAMP_MARK = b'"@'
 _NS_DIGITS = 20
@@ -42,9 +40,7 @@ class Asked:
     """From the request to the first byte."""
 
 
-def request_template(
-    *, stream: bool, include_usage: bool, events: int, interval_ms: float, delay_ms: float
-) -> bytes:
+def request_template(*, stream: bool, include_usage: bool, events: int, interval_ms: float, delay_ms: float) -> bytes:
     """A body with one `%08d` in it, for the nonce: rendering a request costs the client next to nothing."""
     content = f"events={events} interval_ms={interval_ms} delay_ms={delay_ms} nonce=%08d"
     body: dict[str, object] = {

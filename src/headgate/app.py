@@ -44,7 +44,7 @@ from headgate.pool.launchers.vllm import VllmLauncher, find_executable
 from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
-from headgate.settings import SIMULATED_MODEL, Engine, Settings
+from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
 from headgate.telemetry import logs
 from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
 
@@ -64,6 +64,7 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
     """What starts each engine.
 
     Raises:
+        SettingsError: a URL, or an argument for the engine, that can't be.
         StartError: it can't be started here.
     """
     try:
@@ -83,7 +84,7 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
         names = (settings.served_model_name,) if settings.served_model_name else ()
         return [VllmLauncher(settings.model, names, args, settings.engine_command)]
     except ValueError as error:
-        raise StartError(str(error)) from None
+        raise SettingsError(str(error)) from None
 
 
 class Gateway:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def _setting_flags() -> list[click.Parameter]:
         if name == "model":
             continue
         flag = f"--{name.replace('_', '-')}"
-        help_ = (field.description or "").split(";")[0]
+        help_ = re.split(r"[;:.](?: |$)", field.description or "")[0]
         flags.append(click.Option([flag, name], help=help_, metavar="VALUE", hidden=name not in COMMON))
     return flags
 
@@ -52,13 +53,13 @@ def main() -> None:
 def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
-    for option in (parameters := ctx.command.get_params(ctx)):
-        if isinstance(option, click.Option):
-            option.hidden = False
+    from headgate.settings import Settings
+
     formatter = ctx.make_formatter()
-    records = [r for option in parameters if (r := option.get_help_record(ctx)) is not None]
     with formatter.section("Every setting"):
-        formatter.write_dl(records)
+        formatter.write_dl(
+            [(f"--{name.replace('_', '-')}", field.description or "") for name, field in Settings.model_fields.items()]
+        )
     click.echo(formatter.getvalue().rstrip())
     ctx.exit()
 
@@ -75,18 +76,18 @@ def serve(model: str | None, config: Path | None, **flags: Any) -> None:
     """
     from headgate import settings as settings_
 
-    try:
-        settings = settings_.load({"model": model, **flags}, os.environ, config)
-    except settings_.SettingsError as error:
-        click.echo(f"headgate: {error}", err=True)
-        sys.exit(2)
     from headgate import app
 
     try:
-        sys.exit(app.serve(settings, announce=_announce))
+        settings = settings_.load({"model": model, **flags}, os.environ, config)
+        status = app.serve(settings, announce=_announce)
+    except settings_.SettingsError as error:
+        click.echo(f"headgate: {error}", err=True)
+        status = app.EXIT_BAD_SETTINGS
     except app.StartError as error:
         click.echo(f"headgate: {error}", err=True)
-        sys.exit(app.EXIT_START_FAILED)
+        status = app.EXIT_START_FAILED
+    sys.exit(status)
 
 
 def _announce(gateway: Gateway, url: str) -> None:

@@ -10,19 +10,13 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from headgate.relay.reply import FinalEvent
 
@@ -78,10 +72,13 @@ Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
-class Settings(BaseModel):
+_SOURCES: ContextVar[tuple[Mapping[str, str], Path]] = ContextVar("sources", default=({}, Path(FILE)))
+
+
+class Settings(BaseSettings):
     """The settings of ``headgate serve``. Units are in the names; seconds may be fractions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=False)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one and prints it.")
@@ -95,10 +92,10 @@ class Settings(BaseModel):
     engine_urls: Annotated[tuple[str, ...], BeforeValidator(_urls)] = Field(
         (), description="Base URLs of engines that somebody else runs, comma-separated."
     )
-    engine_command: str = Field("vllm", description="The vLLM executable, e.g. one of an environment of its own.")
+    engine_command: str = Field("vllm", description="The vLLM executable, which may live in an environment of its own.")
     engine_args: str = Field("", description="Arguments passed on to the engine unchanged, quoted as for a shell.")
     engine_api_key: str | None = Field(None, description="Key sent to remote engines that want one.", repr=False)
-    max_active: Annotated[int | None, BeforeValidator(_auto_or_number), Field(ge=1, le=1_000_000)] = Field(
+    max_active: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_auto_or_number)] = Field(
         None,
         description="Slots per engine: a number, or `auto`: the engine's own max-num-seqs, capped by what its KV "
         "cache holds; 8 where neither is known.",
@@ -152,6 +149,18 @@ class Settings(BaseModel):
             raise ValueError("SERVED_MODEL_NAME of the simulated engine must contain the word 'simulated'")
         return self
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """First wins. Where from, ``load`` says: tests give an environment of their own."""
+        environ, path = _SOURCES.get()
+        return init_settings, _Environment(settings_cls, environ), TomlConfigSettingsSource(settings_cls, path)
+
     @property
     def engine_kind(self) -> Engine:
         """The kind of engine, with ``auto`` resolved."""
@@ -173,63 +182,65 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
     Raises:
         SettingsError: one line.
     """
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-
-    def take(name: str, value: object, source: str) -> None:
-        values[name], sources[name] = value, source
-
-    for name, value in _from_file(file).items():
-        take(name, value, f"{name} in {file or FILE}")
-    for variable, text in environ.items():
-        setting = _setting_of(variable, text)
-        # HEADGATE_MAX_ACTIVE beats a bare MAX_ACTIVE, whichever comes first.
-        if setting is None or (not variable.startswith(PREFIX) and sources.get(setting, "").startswith(PREFIX)):
-            continue
-        take(setting, text, variable)
-    for name, value in flags.items():
-        if value is not None:
-            take(name, value, "MODEL" if name == "model" else f"--{name.replace('_', '-')}")
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_one_line(error, values, sources)) from None
-
-
-def _from_file(file: Path | None) -> dict[str, object]:
+    given = {name: value for name, value in flags.items() if value is not None}
     path = file or Path(FILE)
-    if file is None and not path.exists():
-        return {}
+    if file is not None and not file.is_file():
+        raise SettingsError(f"{file}: there is no such file.")
+    token = _SOURCES.set((environ, path))
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        return Settings(**given)  # type: ignore[arg-type]  # strings from everywhere: validation is what it is for
+    except ValidationError as error:
+        raise SettingsError(_one_line(error, given, environ, path)) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from None
-    return {key.lower(): value for key, value in content.items()}
+        raise SettingsError(f"{path}: {error}.") from None
+    finally:
+        _SOURCES.reset(token)
 
 
-def _setting_of(variable: str, text: str) -> str | None:
-    """The setting that an environment variable is for; None where it is for none.
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables in ``environ`` that are settings, by setting name.
 
     An unknown ``HEADGATE_…`` is kept, so that a misspelt one is refused, but for what Kubernetes makes up for a
-    Service called headgate.
+    Service called headgate. ``HEADGATE_MAX_ACTIVE`` beats a bare ``MAX_ACTIVE``.
     """
-    if not variable.startswith(PREFIX):
-        return variable.lower() if variable.isupper() and variable.lower() in BARE else None
-    name = variable[len(PREFIX) :].lower()
-    if name.startswith(("service_", "port_")) or (name == "port" and text.startswith("tcp://")):
-        return None
-    return name
+    found = {name: name.upper() for name in BARE if environ.get(name.upper())}
+    for variable, text in environ.items():
+        name = variable.removeprefix(PREFIX).lower()
+        made_up = name.startswith(("service_", "port_")) or (name == "port" and text.startswith("tcp://"))
+        # An empty variable is what `VAR=${VAR:-}` in a compose file leaves: not given. An empty key is refused instead
+        # of opening the door.
+        empty = not text and not name.endswith("_key")
+        if variable.startswith(PREFIX) and not made_up and not empty:
+            found[name] = variable
+    return found
 
 
-def _one_line(error: ValidationError, values: dict[str, Any], sources: dict[str, str]) -> str:
+class _Environment(PydanticBaseSettingsSource):
+    """The environment, read by ``variables``."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._environ = environ
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False  # all at once, in __call__
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: self._environ[variable] for name, variable in variables(self._environ).items()}
+
+
+def _one_line(error: ValidationError, given: Mapping[str, object], environ: Mapping[str, str], path: Path) -> str:
     first = error.errors()[0]
     message = str(first["msg"]).removeprefix("Value error, ")
     if not first["loc"]:
-        return message + "."
+        return f"{message}."
     name = str(first["loc"][0])
-    where = sources.get(name, name)
+    if name in given:
+        where = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
+    else:
+        where = variables(environ).get(name, f"{name} in {path}")
     if first["type"] == "extra_forbidden":
-        return f"{where}: there is no such setting. See docs/configuration.md, or `headgate serve --help-all`."
-    field = Settings.model_fields[name]
-    shown = "(hidden)" if name.endswith("_key") else repr(values.get(name))
-    return f"{where} = {shown}: {message[0].lower()}{message[1:]}. {field.description}"
+        return f"{where}: there is no such setting. `headgate serve --help-all` lists them."
+    shown = "(hidden)" if name.endswith("_key") else repr(first["input"])
+    description = Settings.model_fields[name].description
+    return f"{where} = {shown}: {message[0].lower()}{message[1:]}. {description}"

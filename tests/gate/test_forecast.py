@@ -17,7 +17,9 @@ from headgate.gate.outcomes import Refused
 if TYPE_CHECKING:
     from headgate.gate.ledger import Ledger
 
-GATE = View(slots=4, holders=(), ready=True, line_weight=0, head_weight=1, places=1, wake_s=None, drain_s=None)
+GATE = View(
+    slots=4, holders=(), ready=True, weight=1, line_weight=0, head_weight=1, places=1, wake_s=None, drain_s=None
+)
 
 
 def measured(hold_s: float, times: int = 10) -> Forecast:
@@ -35,7 +37,7 @@ def holder(since: float, weight: int = 1) -> Ticket:
 
 
 def test_before_anything_was_measured_a_slot_comes_free_each_second() -> None:
-    assert Forecast().retry_after_s(0.0, Reason.SLOTS_BUSY, 1, GATE) == 1.0
+    assert Forecast().retry_after_s(0.0, Reason.SLOTS_BUSY, GATE) == 1.0
 
 
 def test_slots_come_free_at_slots_over_mean_hold() -> None:
@@ -77,39 +79,39 @@ def test_work_that_never_completed_raises_the_first_guess() -> None:
 
 
 def test_a_heavy_request_waits_for_as_many_slots() -> None:
-    assert measured(8.0).retry_after_s(0.0, Reason.SLOTS_BUSY, 3, GATE) == 6.0
+    assert measured(8.0).retry_after_s(0.0, Reason.SLOTS_BUSY, GATE._replace(weight=3)) == 6.0
 
 
 def test_a_full_line_has_a_place_when_its_head_is_served() -> None:
     full = GATE._replace(line_weight=20, head_weight=2)
-    assert measured(8.0).retry_after_s(0.0, Reason.QUEUE_FULL, 1, full) == 4.0
+    assert measured(8.0).retry_after_s(0.0, Reason.QUEUE_FULL, full) == 4.0
 
 
 def test_who_waited_too_long_is_told_when_the_whole_line_is_served() -> None:
-    assert measured(8.0).retry_after_s(0.0, Reason.QUEUE_TIMEOUT, 1, GATE._replace(line_weight=9)) == 20.0
+    assert measured(8.0).retry_after_s(0.0, Reason.QUEUE_TIMEOUT, GATE._replace(line_weight=9)) == 20.0
 
 
 @pytest.mark.parametrize(("eta_s", "told_s"), [(42.0, 42.0), (None, 5.0), (-1.0, 5.0)])
 def test_an_engine_that_wakes_is_waited_for(eta_s: float | None, told_s: float) -> None:
     waking = GATE._replace(slots=0, ready=False, wake_s=eta_s)
-    assert Forecast().retry_after_s(0.0, Reason.ENGINE_UNAVAILABLE, 1, waking) == told_s
+    assert Forecast().retry_after_s(0.0, Reason.ENGINE_UNAVAILABLE, waking) == told_s
 
 
 def test_a_line_that_is_full_while_the_engine_wakes_moves_after_it() -> None:
     waking = GATE._replace(ready=False, wake_s=30.0)
-    assert measured(8.0).retry_after_s(0.0, Reason.QUEUE_FULL, 1, waking) == 32.0
+    assert measured(8.0).retry_after_s(0.0, Reason.QUEUE_FULL, waking) == 32.0
 
 
 @pytest.mark.parametrize(("left_s", "told_s"), [(12.0, 12.0), (0.0, 1.0), (-3.0, 1.0)])
 def test_a_drain_is_over_at_its_limit(left_s: float, told_s: float) -> None:
-    assert Forecast().retry_after_s(0.0, Reason.DRAINING, 1, GATE._replace(drain_s=left_s)) == told_s
+    assert Forecast().retry_after_s(0.0, Reason.DRAINING, GATE._replace(drain_s=left_s)) == told_s
 
 
 # Bookings
 
 
 def busy(forecast: Forecast, now: float, weight: int = 1) -> float:
-    return forecast.retry_after_s(now, Reason.SLOTS_BUSY, weight, GATE)
+    return forecast.retry_after_s(now, Reason.SLOTS_BUSY, GATE._replace(weight=weight))
 
 
 def test_returns_are_spread_over_the_time_in_which_slots_come_free() -> None:
@@ -167,6 +169,16 @@ def test_the_wake_up_time_that_the_pool_told_counts_down() -> None:
     ledger = a_ledger(slots=0, queue_max=0)
     ledger.expect(0.0, 40.0)
     assert told_s(ledger, 10.0) == 30.0
+
+
+def test_a_request_for_a_million_slots_does_not_send_the_others_away() -> None:
+    ledger = a_ledger(slots=2, queue_timeout_s=10.0)
+    granted(ledger.offer(0.0, weight=2))
+    waiting(ledger.offer(0.0, weight=1_000_000))
+    waiting(ledger.offer(0.0))
+    told = [verdict.retry_after_s for verdict in ledger.tick(10.0) if isinstance(verdict, Refused)]
+    assert told[0] <= 2 * 10.0 + 2 * 10.0
+    assert told[1] <= 2 * 10.0 + 2 * 10.0
 
 
 def test_an_expectation_ends_when_an_engine_is_ready() -> None:

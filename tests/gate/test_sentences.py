@@ -31,8 +31,8 @@ def test_queue_full() -> None:
 def test_queue_full_by_bytes() -> None:
     ledger = a_ledger(slots=4, queue_max_bytes=10)
     granted(ledger.offer(0.0, weight=2))
-    wanted = "The 3 slots that this request takes are not free and the line holds as many bytes as it may."
-    assert said(ledger, ledger.offer(0.0, weight=3, size_bytes=11)) == f"{wanted} Come back in about 1 s."
+    wanted = "The 4 slots that this request takes are not free and the line holds as many bytes as it may."
+    assert said(ledger, ledger.offer(0.0, weight=9, size_bytes=11)) == f"{wanted} Come back in about 1 s."
 
 
 def test_queue_full_while_the_engine_wakes() -> None:

@@ -36,7 +36,14 @@ if plan.get("ignores_sigterm"):
 # Its helpers outlive it: they ignore SIGTERM; one stays in the group, one leaves it, one leaves the session and
 # takes nothing of the environment along but its parent, one has a child of its own.
 STAY = "import signal; signal.signal(15, 1); signal.pause()"
-PARENT = "import signal, subprocess, sys; signal.signal(15, 1); p = subprocess.Popen([sys.executable, '-IS', '-c', sys.argv[1]]);  print(p.pid, flush=True); signal.pause()"
+PARENT = """
+import signal
+import subprocess
+
+signal.signal(15, 1)
+print(subprocess.Popen([sys.executable, "-IS", "-c", sys.argv[1]]).pid, flush=True)
+signal.pause()
+"""
 pids = [os.getpid()]
 def helper(code, *args, **how):
     child = subprocess.Popen([sys.executable, "-IS", "-c", code, *args], stdout=subprocess.PIPE, **how)
@@ -49,8 +56,7 @@ for kind in plan.get("helpers", []):
     if kind == "bare session": helper(STAY, start_new_session=True, env={})
     if kind == "parent": pids.append(int(helper(PARENT, STAY, start_new_session=True).stdout.readline()))
 if "pids" in plan:
-    with open(plan["pids"] + ".new", "w") as file: json.dump(pids, file)
-    os.rename(plan["pids"] + ".new", plan["pids"])
+    with open(plan["pids"], "w") as file: file.write(json.dumps(pids))
 for line in plan.get("prints", []): print(line, flush=True)
 if "exits" in plan: sys.exit(plan["exits"])
 
@@ -151,13 +157,20 @@ def alive(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if not gone([pid], 0)]
 
 
-async def appeared(path: Path) -> list[int]:
-    """The process ids in a file that an engine writes, once it is there."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not path.exists():  # noqa: ASYNC110 - another process makes it, so there is no event of ours
-            await asyncio.sleep(0.01)
-    pids: list[int] = json.loads(path.read_bytes())
-    return pids
+class Family:
+    """Hears from an engine, over a named pipe, which processes it is made of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "family")
+        os.mkfifo(self.path)
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+
+    async def pids(self) -> list[int]:
+        """The process ids of the next engine that tells them, its own first."""
+        readable, _, _ = await asyncio.to_thread(select.select, [self._descriptor], [], [], DEADLINE_S)
+        assert readable, "no engine came up"
+        found: list[int] = json.loads(os.read(self._descriptor, 4096))
+        return found
 
 
 def parent_of(pid: int) -> int:

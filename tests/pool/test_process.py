@@ -10,10 +10,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.pool.engines import DEADLINE_S, Family, alive, command, gone, parent_of
 
 from headgate.pool.launchers import free_port
 from headgate.pool.process import GUARD, EngineProcess, Exit
-from tests.pool.engines import DEADLINE_S, alive, appeared, command, gone, parent_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs subreaper
 
 
 async def started(tmp_path: Path, **plan: object) -> tuple[EngineProcess, list[int]]:
-    pids = tmp_path / "pids"
-    process = await EngineProcess.start(command(free_port(), pids=str(pids), **plan), {})
-    return process, await appeared(pids)
+    family = Family(tmp_path)
+    process = await EngineProcess.start(command(free_port(), pids=family.path, **plan), {})
+    return process, await family.pids()
 
 
 def test_nothing_is_left_when_the_main_process_is_killed(tmp_path: Path) -> None:
@@ -150,14 +150,14 @@ def test_a_ctrl_c_or_sigterm_for_everybody_does_not_reach_past_the_guard(tmp_pat
 
 
 def test_the_guard_kills_all_when_its_pipe_ends(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    argv = command(free_port(), pids=str(pids), helpers=HELPERS, ignores_sigterm=True)
+    family = Family(tmp_path)
+    argv = command(free_port(), pids=family.path, helpers=HELPERS, ignores_sigterm=True)
     guard = subprocess.Popen(
         [sys.executable, "-I", "-S", str(GUARD), "--", *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with guard:
-        family = asyncio.run(appeared(pids))
+        pids = asyncio.run(family.pids())
         assert guard.stdin is not None
         guard.stdin.close()
         assert guard.wait(DEADLINE_S) == 0
-        assert gone(family, 0)
+        assert gone(pids, 0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from headgate.simulator import text
 from headgate.simulator.constants import Constants, Limits, fit, load
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROWS = [(running, prefill) for running in (1, 2, 8, 32, 64) for prefill in (0, 64, 512, 2048)]
 
 
+@settings(max_examples=30)
 @given(
     base=st.floats(1e-4, 0.1),
     each=st.floats(1e-6, 1e-2),

@@ -17,13 +17,10 @@ import json
 import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 FORMAT = 1
 """Raised when what is made here changes, so that an older folder is made again."""
@@ -92,16 +89,16 @@ def write_tokenizer(folder: Path) -> dict[str, int]:
     return {token: tokenizer.token_to_id(token) for token in SPECIAL}
 
 
-def weights() -> dict[str, NDArray[np.float32]]:
+def weights() -> dict[str, Any]:
     """Random weights under the names that a Qwen2 checkpoint has; the head is the embedding, transposed."""
     import numpy as np
 
     source = np.random.default_rng(SEED)
 
-    def matrix(*shape: int) -> NDArray[np.float32]:
+    def matrix(*shape: int) -> Any:
         return (source.standard_normal(shape) * 0.1).astype(np.float32)
 
-    def ones() -> NDArray[np.float32]:
+    def ones() -> Any:
         return np.ones(HIDDEN, dtype=np.float32)
 
     made = {"model.embed_tokens.weight": matrix(VOCABULARY, HIDDEN), "model.norm.weight": ones()}

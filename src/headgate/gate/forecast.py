@@ -23,7 +23,7 @@ LEAST_S = 0.001
 # A client that doesn't listen is refused again and again, and books each time; the others must not pay for it
 # with hours. Beyond this nobody keeps a booking anyway.
 HORIZON_S = 600.0
-_MEMORY = 64  # slots' worth of completions after which an old one has lost 1 - 1/e of its say
+_MEMORY = 64  # slots' worth of completions that the mean remembers
 
 
 class View(NamedTuple):
@@ -32,6 +32,7 @@ class View(NamedTuple):
     Attributes:
         slots: those of the ready engines, or of those that were ready last.
         holders: the tickets that hold them, oldest first.
+        weight: slots that the refused one needs.
         line_weight: slots that all who wait need.
         head_weight: slots that the head of the line needs.
         places: tickets that must leave the line before one of the refused one's size finds a place in it.
@@ -42,6 +43,7 @@ class View(NamedTuple):
     slots: int
     holders: Iterable[Ticket]
     ready: bool
+    weight: int
     line_weight: int
     head_weight: int
     places: int
@@ -50,7 +52,7 @@ class View(NamedTuple):
 
 
 class Forecast:
-    """How long slots are held, and which returns are booked. Every ``now`` is real time in seconds."""
+    """How long slots are held, and how far returns are booked. Every ``now`` is real time in seconds."""
 
     __slots__ = ("_booked_until", "_hold_s", "_mass")
 
@@ -69,9 +71,9 @@ class Forecast:
         """Seconds between one slot's coming free and the next's.
 
         Args:
-            slots: over how many slots work is spread, 1 at least. holders: what runs, oldest first. Those
-                that have run for longer than the mean count with the time that
-                they have run so far: where work became longer, or hangs, no completion would tell.
+            slots: over how many slots work is spread, 1 at least.
+            holders: what runs, oldest first. Those that have run for longer than the mean count with the time
+                that they have run so far: where work became longer, or hangs, no completion would tell.
         """
         mean_s = self._hold_s if self._mass else SLOT_S * slots
         total_s, mass = mean_s * self._mass, self._mass
@@ -93,20 +95,19 @@ class Forecast:
         self._booked_until = now + min(backlog_s + spread_s, HORIZON_S)
         return max(room_s + backlog_s, LEAST_S)
 
-    def retry_after_s(self, now: float, reason: Reason, weight: int, view: View) -> float:
+    def retry_after_s(self, now: float, reason: Reason, view: View) -> float:
         """Seconds, more than 0, after which a request refused for ``reason`` should come back."""
         if reason is Reason.DRAINING:  # the next process has an empty line and bookings of its own
             return view.drain_s if view.drain_s is not None and view.drain_s > 0 else SLOT_S
         slot_s = self.slot_s(now, view.slots, view.holders) if view.slots else 0.0
-        return self.book(now, first_room_s(reason, weight, view, slot_s), weight * slot_s)
+        return self.book(now, first_room_s(reason, view, slot_s), view.weight * slot_s)
 
 
-def first_room_s(reason: Reason, weight: int, view: View, slot_s: float) -> float:
+def first_room_s(reason: Reason, view: View, slot_s: float) -> float:
     """Seconds until what the request lacked will be there for the first time, bookings aside.
 
     Args:
         reason: what it lacked: a slot, a place in the line, an engine, time.
-        weight: the slots that it needs.
         view: the gate now.
         slot_s: seconds between one slot's coming free and the next's.
     """
@@ -114,9 +115,9 @@ def first_room_s(reason: Reason, weight: int, view: View, slot_s: float) -> floa
     if reason is Reason.ENGINE_UNAVAILABLE:
         return wake_s
     if reason is Reason.SLOTS_BUSY:
-        slots = weight
+        slots = view.weight
     elif reason is Reason.QUEUE_FULL:  # each grant makes a place
         slots = view.places * view.head_weight
     else:  # a promised wait is over: everybody who waits now would be served before
-        slots = view.line_weight + weight
+        slots = view.line_weight + view.weight
     return slots * slot_s + (0.0 if view.ready else wake_s)

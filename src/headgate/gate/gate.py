@@ -84,11 +84,11 @@ class Gate:
         """Slots for one request, now or after a wait in the line.
 
         Args:
-            weight: slots that it needs, at most the largest engine's are taken. size_bytes: what it keeps in
-                memory while it waits. request_timeout_s: what is left of its whole time, waking excluded.
-                after: the lease whose engine died before the first byte. It is released here, and the request
-                goes to
-                the head of the line with the time that it has spent there already.
+            weight: slots that it needs; at most the largest engine's are taken.
+            size_bytes: what it keeps in memory while it waits.
+            request_timeout_s: what is left of its whole time, waking excluded.
+            after: the lease whose engine died before the first byte. It is released here, and the request goes
+                to the head of the line with the time that it has spent there already.
 
         Raises:
             Refusal: with the ledger's reason, a sentence, and when to come back.
@@ -107,7 +107,7 @@ class Gate:
                 waking_s=after.waking_s,
             )
         if isinstance(decision, Waiting):
-            return await self._wait(decision.ticket, after)
+            return await self._wait(now, decision.ticket, after)
         if after is not None:
             after.release()
         return self._lease(decision)
@@ -154,10 +154,10 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate {self._ledger!r}>"
 
-    async def _wait(self, ticket: Ticket, after: Lease | None) -> Lease:
+    async def _wait(self, now: float, ticket: Ticket, after: Lease | None) -> Lease:
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._futures[ticket] = future
-        self._arm(self._clock())
+        self._arm(now)
         if after is not None:
             after.release()  # after the offer: nobody takes the slot in between
         try:
@@ -185,8 +185,7 @@ class Gate:
             if not future.done():
                 future.set_result(verdict)
             elif isinstance(verdict, Granted):
-                # Its task was cancelled and hasn't run since. The list grows while it is walked, as lists
-                # may.
+                # Its task was cancelled and hasn't run since. The list grows while it is walked, as lists may.
                 verdicts += self._ledger.leave(now, verdict.ticket)
         if self._idle and self._ledger.idle:
             for waiter in self._idle:

@@ -8,12 +8,10 @@ model. Who is next is asked of an ``Order``, where there is room of ``Slots``, w
 What holds after every call:
 
 * no grant makes the weight held on an engine exceed its slots;
-* no engine has room for the head of the line, and nobody overtakes the head: a heavy one reserves what comes
-  free;
+* no engine has room for the head of the line, and nobody overtakes it: a heavy head reserves what comes free;
 * every ticket ends exactly once: it leaves, or is refused;
 * after ``tick(now)`` nobody has waited for longer than ``queue_timeout_s`` on the queue clock, which runs
-  while an
-  engine is ready, nor than ``wake_timeout_s`` on the wake clock, which runs while none is.
+  while an engine is ready, nor than ``wake_timeout_s`` on the wake clock, which runs while none is.
 
 While no engine is ready both modes keep a line: that wait is for waking, not for contention. In reject mode
 those who don't fit when an engine wakes keep their places, as in queue mode; only newcomers are refused from
@@ -274,19 +272,20 @@ class Ledger:
 
     def _refuse(self, now: float, ticket: Ticket, reason: Reason) -> Refused:
         self._refused += 1
-        retry_after_s = self._forecast.retry_after_s(now, reason, ticket.weight, self._view(now, ticket))
-        return Refused(ticket, reason, retry_after_s)
+        return Refused(ticket, reason, self._forecast.retry_after_s(now, reason, self._view(now, ticket)))
 
     def _view(self, now: float, ticket: Ticket) -> View:
         head = self._order.head()
+        largest = self._slots.largest
         excess_bytes = self._waiting_bytes + ticket.size_bytes - self._queue_max_bytes
         mean_bytes = self._waiting_bytes / len(self._order) if self._waiting_bytes else inf
         return View(
             slots=self._slots.last_total,
             holders=self._slots.holders,
             ready=bool(self._slots.ready),
-            line_weight=self._waiting_weight,
-            head_weight=1 if head is None else head.weight,
+            weight=min(ticket.weight, largest),
+            line_weight=min(self._waiting_weight, len(self._order) * largest),
+            head_weight=1 if head is None else min(head.weight, largest),
             places=max(1, ceil(excess_bytes / mean_bytes)),
             wake_s=None if self._wake_at is None else self._wake_at - now,
             drain_s=None if self._drain_until is None else self._drain_until - now,

@@ -47,8 +47,7 @@ class Order(Protocol):
 class Fifo:
     """First come, first served; those who come back from a dead engine first, in the order of their return.
 
-    ``OrderedDict`` and not ``dict``: looking up the first key of a dict walks over every key deleted before
-    it.
+    ``OrderedDict`` and not ``dict``, where finding the first key walks over all keys deleted before it.
     """
 
     __slots__ = ("_line", "_returned")

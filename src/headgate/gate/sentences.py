@@ -45,7 +45,7 @@ def _busy(weight: int, ledger: Ledger) -> str:
     if not slots:
         return "No engine is ready yet"
     if weight > 1:
-        return f"The {weight} slots that this request takes are not free"
+        return f"The {min(weight, slots)} slots that this request takes are not free"
     return {1: "The one slot is busy", 2: "Both slots are busy"}.get(slots, f"All {slots} slots are busy")
 
 

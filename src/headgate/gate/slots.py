@@ -43,22 +43,27 @@ def emptiest(bins: Sequence[Bin], weight: int) -> Bin:
 
 
 class Slots:
-    """All engines' slots. ``ready`` are the engines that have any; one without stays until what runs there
-    ends.
+    """All engines' slots.
 
     Args:
         choose: picks one of several bins that have room for a weight.
+
+    Attributes:
+        ready: the engines that have slots; one that has none is kept until what runs there has ended.
+        holders: the tickets that hold slots, oldest first.
+        last_total: slots of the engines that are ready, or that were when the last one was.
+        largest: slots of the largest of them; no request takes more.
     """
 
-    __slots__ = ("_bins", "_choose", "_largest", "holders", "last_total", "ready")
+    __slots__ = ("_bins", "_choose", "holders", "largest", "last_total", "ready")
 
     def __init__(self, choose: Callable[[Sequence[Bin], int], Bin]) -> None:
         self._choose = choose
         self._bins: dict[str, Bin] = {}
-        self._largest = 0
         self.ready: list[Bin] = []
-        self.holders: dict[Ticket, None] = {}  # oldest first
-        self.last_total = 0  # of the engines that are ready, or were when the last one was
+        self.holders: dict[Ticket, None] = {}
+        self.last_total = 0
+        self.largest = 0
 
     @property
     def total(self) -> int:
@@ -81,13 +86,14 @@ class Slots:
         resized.slots = slots
         self._drop_if_done(resized)
         self.ready = [each for each in self._bins.values() if each.slots]
-        self._largest = max((each.slots for each in self.ready), default=0)
-        self.last_total = self.total or self.last_total
+        if self.ready:
+            self.last_total = self.total
+            self.largest = max(each.slots for each in self.ready)
 
     def room(self, weight: int) -> Bin | None:
         """Where a request fits, cut to the largest engine's size; None: nowhere now."""
-        if weight > self._largest:
-            weight = self._largest
+        if weight > self.largest:
+            weight = self.largest
         fits = [each for each in self.ready if each.slots - each.active >= weight]
         if len(fits) > 1:
             return self._choose(fits, weight)
@@ -95,8 +101,8 @@ class Slots:
 
     def take(self, now: float, ticket: Ticket, where: Bin) -> None:
         """Reserve room that ``room`` has found. The ticket's weight becomes what it holds."""
-        if ticket.weight > self._largest:
-            ticket.weight = self._largest
+        if ticket.weight > self.largest:
+            ticket.weight = self.largest
         ticket.held_in = where
         ticket.granted_at = now
         where.active += ticket.weight

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from headgate.simulator.sequence import Finish, Sequence
 
 
-class ClientLeft(Exception):  # noqa: N818 - not an error: clients do leave
+class ClientLeft(Exception):
     """The connection is gone; there is nobody to write to."""
 
 
@@ -100,8 +100,7 @@ class Answer:
         if self._left:
             raise ClientLeft
         return [
-            "".join(plan.pieces[: sequence.made])
-            for plan, sequence in zip(self.plans, self.sequences, strict=True)
+            "".join(plan.pieces[: sequence.made]) for plan, sequence in zip(self.plans, self.sequences, strict=True)
         ]
 
     def _delta(self, index: int) -> Delta:

@@ -18,18 +18,12 @@ _SIZES = numbers.Limits()
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
-)
-@click.option(
-    "--model-name", multiple=True, help="Served name; may be given several times. [headgate-simulated]"
-)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--model-name", multiple=True, help="Served name; may be given several times. [headgate-simulated]")
 @click.option(
     "--constants", "file", type=click.Path(path_type=Path), help="TOML or JSON with any of the numbers below."
 )
-@click.option(
-    "--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, help="Divides every duration."
-)
+@click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, help="Divides every duration.")
 @click.option("--load-s", type=float, help=f"Seconds of loading. [{_DEFAULT.load_s}]")
 @click.option("--base-s", type=float, help=f"Seconds of a step by itself. [{_DEFAULT.base_s}]")
 @click.option("--per-sequence-s", type=float, help=f"And for each sequence. [{_DEFAULT.per_sequence_s}]")
@@ -39,33 +33,19 @@ _SIZES = numbers.Limits()
 @click.option("--wake-1-s", type=float, help=f"Waking from level 1. [{_DEFAULT.wake_1_s}]")
 @click.option("--wake-2-s", type=float, help=f"From level 2. [{_DEFAULT.wake_2_s}]")
 @click.option("--max-num-seqs", type=int, help=f"Sequences in the batch. [{_SIZES.max_num_seqs}]")
-@click.option(
-    "--max-num-batched-tokens", type=int, help=f"Tokens in a step. [{_SIZES.max_num_batched_tokens}]"
-)
+@click.option("--max-num-batched-tokens", type=int, help=f"Tokens in a step. [{_SIZES.max_num_batched_tokens}]")
 @click.option("--max-model-len", type=int, help=f"Prompt and answer, in tokens. [{_SIZES.max_model_len}]")
 @click.option("--num-gpu-blocks", type=int, help=f"Blocks of KV cache. [{_SIZES.num_gpu_blocks}]")
 @click.option("--block-size", type=int, help=f"Tokens in a block. [{_SIZES.block_size}]")
 @click.option("--prefix-caching/--no-prefix-caching", default=None, help="Keep computed prompts. [on]")
-@click.option(
-    "--batching", type=click.Choice(["continuous", "static"]), help="Who may join a batch. [continuous]"
-)
-@click.option(
-    "--draw-lengths", type=click.FloatRange(min=1), help="Mean tokens at which answers end by themselves."
-)
-@click.option(
-    "--length-shape", type=click.Choice(["geometric", "lognormal"]), default="geometric", show_default=True
-)
+@click.option("--batching", type=click.Choice(["continuous", "static"]), help="Who may join a batch. [continuous]")
+@click.option("--draw-lengths", type=click.FloatRange(min=1), help="Mean tokens at which answers end by themselves.")
+@click.option("--length-shape", type=click.Choice(["geometric", "lognormal"]), default="geometric", show_default=True)
 @click.option("--enable-sleep-mode", is_flag=True, help="Open /sleep, /wake_up and /is_sleeping.")
 @click.option("--api-key", multiple=True, help="Guard /v1; also VLLM_API_KEY.")
-@click.option(
-    "--shutdown-timeout", type=float, default=0.0, help="Seconds after SIGTERM for what runs. [0: abort]"
-)
-@click.option(
-    "--fault", multiple=True, help='JSON, such as {"kind":"cut","after_events":3}; see simulator/faults.py.'
-)
-def main(
-    host: str, port: int, model_name: tuple[str, ...], file: Path | None, speed: float, **given: Any
-) -> None:
+@click.option("--shutdown-timeout", type=float, default=0.0, help="Seconds after SIGTERM for what runs. [0: abort]")
+@click.option("--fault", multiple=True, help='JSON, such as {"kind":"cut","after_events":3}; see simulator/faults.py.')
+def main(host: str, port: int, model_name: tuple[str, ...], file: Path | None, speed: float, **given: Any) -> None:
     """A simulated engine that speaks vLLM's HTTP and metrics. It needs no GPU and no model.
 
     POST /simulator/faults makes it fail at run time; GET /simulator/state says what it is doing. Exit status:
@@ -107,9 +87,7 @@ def main(
         faults=failing.Faults([fault for fault in faults if not fault.at_start]),
         api_keys=keys,
         sleep_mode=given["enable_sleep_mode"],
-        planner=Planner(
-            limits.max_model_len, limits.block_size, given["draw_lengths"], given["length_shape"]
-        ),
+        planner=Planner(limits.max_model_len, limits.block_size, given["draw_lengths"], given["length_shape"]),
     )
     app = App(service, Exposition(engine, names[0]))
     server.Server(app, service, sock, given["shutdown_timeout"]).run_until_stopped()

@@ -8,7 +8,10 @@ text: what they look like on the wire is in ``routes``.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 from headgate.simulator.answer import Answer, Plan
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 _MOST_LAG_S = 0.5  # behind by more (a stopped process, a debugger), time lost is not made up for
 
 
-class Draining(Exception):  # noqa: N818 - a state, not an error
+class Draining(Exception):
     """The engine is shutting down and takes nothing new."""
 
 
@@ -53,6 +56,7 @@ class Engine:
     def start(self) -> None:
         """Begin to step; needs a running loop."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="engine")
+        self._task.add_done_callback(_must_not_end)
 
     def submit(self, plans: list[Plan]) -> Answer:
         """Put a request's sequences in the line. Raises Draining, and ValueError where one is too long."""
@@ -168,3 +172,10 @@ class Engine:
             hashes=plan.hashes,
             pooling=plan.pooling,
         )
+
+
+def _must_not_end(task: asyncio.Task[None]) -> None:
+    """A stepping task that failed is a fault of the simulator's own: better no process than one that hangs."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        traceback.print_exception(error, file=sys.stderr)
+        os._exit(70)

@@ -110,6 +110,12 @@ class Faults:
         """More of them."""
         self._waiting.extend(faults)
 
+    def take_at_once(self) -> list[Fault]:
+        """Those that happen at once, which are then no longer to come."""
+        now = [fault for fault in self._waiting if fault.at_once]
+        self._waiting = [fault for fault in self._waiting if not fault.at_once]
+        return now
+
     def clear(self) -> None:
         """None any more."""
         self._waiting.clear()

@@ -113,9 +113,7 @@ def flattened(content: object) -> str:
         return content
     if not isinstance(content, list):
         wrong("messages", "content should be a string or a list of parts")
-    return "".join(
-        part["text"] if isinstance(part, dict) and "text" in part else str(part) for part in content
-    )
+    return "".join(part["text"] if isinstance(part, dict) and "text" in part else str(part) for part in content)
 
 
 def wrong(name: str, message: str) -> NoReturn:

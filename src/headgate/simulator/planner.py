@@ -57,9 +57,7 @@ class Planner:
                 stopped = own_length is not None and own_length < length
                 pieces = text.words(seed, min(length, own_length or length))
                 pieces, met = text.cut_at_stop(pieces, stops, least)
-                plans.append(
-                    Plan(tokens, pieces, "stop" if stopped or met is not None else "length", met, hashes)
-                )
+                plans.append(Plan(tokens, pieces, "stop" if stopped or met is not None else "length", met, hashes))
         return plans
 
     def pool(self, prompts: list[bytes]) -> list[Plan]:
@@ -73,10 +71,10 @@ class Planner:
         if tokens + output > self.max_model_len:
             raise Problem(
                 400,
-                f"This model's maximum context length is {self.max_model_len} tokens. However, you "
-                f"requested {output} output tokens and your prompt contains at least {tokens} input tokens, for a "
-                f"total of at least {tokens + output} tokens. Please reduce the length of the input prompt or the "
-                "number of requested output tokens.",
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested"
+                f" {output} output tokens and your prompt contains at least {tokens} input tokens, for a total"
+                f" of at least {tokens + output} tokens. Please reduce the length of the input prompt or the"
+                " number of requested output tokens.",
                 param="input_tokens",
             )
         return tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Problem(Exception):  # noqa: N818 - the name that HTTP has for it
+class Problem(Exception):
     """An error in vLLM's shape.
 
     Args:
@@ -13,9 +13,7 @@ class Problem(Exception):  # noqa: N818 - the name that HTTP has for it
         param: the field at fault.
     """
 
-    def __init__(
-        self, status: int, message: str, type_: str = "BadRequestError", param: str | None = None
-    ) -> None:
+    def __init__(self, status: int, message: str, type_: str = "BadRequestError", param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.body = {"error": {"message": message, "type": type_, "param": param, "code": status}}

@@ -23,6 +23,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.lost = False
         self.when_lost: dict[Callable[[], None], None] = {}
 
     def on_message_begin(self) -> None:
@@ -32,6 +33,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.lost = True
         told, self.when_lost = self.when_lost, {}
         for tell in told:
             tell()

@@ -68,6 +68,7 @@ class Scheduler:
         work: list[tuple[Sequence, int]] = []
         budget = self.limits.max_num_batched_tokens
         preempted = self.preemptions
+        size = self.limits.block_size
         index = 0
         while index < len(self.running):
             sequence = self.running[index]
@@ -75,7 +76,9 @@ class Scheduler:
             if tokens == 0:  # the budget is spent: its next chunk waits for a later step
                 index += 1
                 continue
-            if not self._room(sequence):
+            table = sequence.table
+            assert table is not None
+            if len(table.shared) + table.own < -(-sequence.tokens // size) and not self._room(sequence):
                 break
             work.append((sequence, tokens))
             budget -= tokens

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headgate.simulator.service import Service
 
 
-class StartFailed(Exception):  # noqa: N818 - the name says what happened
+class StartFailed(Exception):
     """The engine does not start; the message is for a person."""
 
 
@@ -101,7 +101,7 @@ class Server(uvicorn.Server):
         host, port = self._sock.getsockname()[:2]
         log("Application startup complete.")
         print(f"listening on {host}:{port}", flush=True)  # noqa: T201
-        for fault in [f for f in self._service.faults.listed() if f.at_once]:
+        for fault in self._service.faults.take_at_once():
             self._service.hit(fault)
 
     @contextlib.contextmanager

@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from headgate.simulator.answer import ClientLeft
 from headgate.simulator.engine import Draining
 from headgate.simulator.problem import Problem
 from headgate.simulator.wire import die
@@ -122,6 +123,9 @@ class Generation:
 
     def __enter__(self) -> Answer:
         service = self._service
+        if self._exchange.connection.lost:
+            # Nobody would tell of a connection that was lost between the request's last byte and now.
+            raise ClientLeft
         try:
             self._answer = answer = service.engine.submit(self._plans)
         except Draining:

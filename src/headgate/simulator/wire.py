@@ -28,7 +28,7 @@ _GARBAGE = b"\x16\x03\x01\x00\xff\xfe\r\n\r\nnot http at all\x00\r\n"
 _BY_EVENT = frozenset({"crash", "error_first", "error_event", "cut", "reset", "garbage", "stall", "giant"})
 
 
-class Over(Exception):  # noqa: N818 - it was asked for
+class Over(Exception):
     """A fault has ended the reply; nothing more is to be written."""
 
 
@@ -93,9 +93,7 @@ class Exchange:
         """Reply with JSON, whole."""
         await self.whole(msgspec.json.encode(value), b"application/json", status)
 
-    async def whole(
-        self, body: bytes, media: bytes = b"text/plain; charset=utf-8", status: int = 200
-    ) -> None:
+    async def whole(self, body: bytes, media: bytes = b"text/plain; charset=utf-8", status: int = 200) -> None:
         """Reply with a body of known length."""
         send = self.send
         if self.faults and not await self._faulty(body):
@@ -134,9 +132,7 @@ class Exchange:
             elif fault.kind in ("cut", "reset", "garbage"):
                 headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
                 await self.send({"type": "http.response.start", "status": 200, "headers": headers})
-                await self.send(
-                    {"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True}
-                )
+                await self.send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
                 # Let the first half leave: a reset throws away what is still buffered here.
                 await asyncio.sleep(0.02)
                 self._cut_with(_GARBAGE if fault.kind == "garbage" else b"", reset=fault.kind == "reset")
@@ -152,9 +148,7 @@ class Events:
         text: makes an event with this text.
     """
 
-    def __init__(
-        self, exchange: Exchange, error: Callable[[str], bytes], text: Callable[[str], bytes]
-    ) -> None:
+    def __init__(self, exchange: Exchange, error: Callable[[str], bytes], text: Callable[[str], bytes]) -> None:
         self._exchange = exchange
         self._send = exchange.send
         self._error = error

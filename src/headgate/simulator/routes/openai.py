@@ -90,9 +90,7 @@ async def completions(exchange: Exchange, service: Service) -> None:
     fields = Fields(await exchange.json_body())
     service.receive(exchange)
     model = service.model(fields)
-    await _answer(
-        exchange, service, fields, TEXT, model, fields.prompts("prompt"), fields.integer("max_tokens", 1)
-    )
+    await _answer(exchange, service, fields, TEXT, model, fields.prompts("prompt"), fields.integer("max_tokens", 1))
 
 
 async def _answer(
@@ -145,9 +143,7 @@ def _whole(answer: Answer, reply: Reply, texts: list[str]) -> dict[str, Any]:
     }
 
 
-async def _stream(
-    exchange: Exchange, answer: Answer, reply: Reply, include_usage: bool, continuous: bool
-) -> None:
+async def _stream(exchange: Exchange, answer: Answer, reply: Reply, include_usage: bool, continuous: bool) -> None:
     shape, head, continuous = reply.shape, reply.head(), continuous and include_usage
     before = [b'%b{"index":%d%b' % (head, i, shape.before_text) for i in range(len(answer.plans))]
     last_stop = [msgspec.json.encode(plan.stop_reason) for plan in answer.plans]
@@ -188,7 +184,5 @@ def _usage(reply: Reply, made: int) -> bytes:
 
 
 def _role(head: bytes, index: int, usage: bytes) -> bytes:
-    delta = (
-        b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}' % index
-    )
+    delta = b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}' % index
     return head + delta + b"]" + usage + b"}\n\n"

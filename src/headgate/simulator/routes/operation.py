@@ -130,12 +130,11 @@ async def add_faults(exchange: Exchange, service: Service) -> None:
         raise Problem(400, str(error)) from error
     if any(fault.at_start for fault in found):
         raise Problem(400, "this fault is for the start: use --fault")
-    service.faults.add([fault for fault in found if not fault.at_once])
+    service.faults.add(found)
     await exchange.json(msgspec.to_builtins(found))
     await asyncio.sleep(0.02)  # lets the reply leave
-    for fault in found:
-        if fault.at_once:
-            service.hit(fault)
+    for fault in service.faults.take_at_once():
+        service.hit(fault)
 
 
 async def clear_faults(exchange: Exchange, service: Service) -> None:

