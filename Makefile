@@ -50,7 +50,7 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 smoke: $(VENV)/.run ## start `make run`, chat once, stop it, see that nothing is left
-	sh tests/smoke.sh
+	$(PYTHON) tests/smoke.py
 
 bench-overhead: $(VENV)/.dev ## CPU per event and per request, beside HAProxy and the Rust routers
 	@[ -d $(PEERS_VENV) ] || { $(PYTHON) -m venv $(PEERS_VENV) && \

@@ -11,16 +11,17 @@ last.
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import selectors
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
-
-import httpx
+from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,11 +45,13 @@ class Engine:
 
     def faults(self, *faults: dict[str, Any]) -> None:
         """Ask for faults; ``headgate.simulator.faults`` lists them."""
-        httpx.post(f"{self.url}/simulator/faults", json=list(faults), timeout=5).raise_for_status()
+        status, reply = self._ask("POST", "/simulator/faults", body=json.dumps(faults))
+        assert status == 200, reply
 
     def clear_faults(self) -> None:
         """No faults any more; a hang is over."""
-        httpx.delete(f"{self.url}/simulator/faults", timeout=5).raise_for_status()
+        status, reply = self._ask("DELETE", "/simulator/faults")
+        assert status == 200, reply
 
     def state(self, timeout_s: float = 5.0, **until: int) -> dict[str, int]:
         """What the engine is doing, once each named number is as given. AssertionError after ``timeout_s``.
@@ -56,21 +59,28 @@ class Engine:
         Names: running, waiting, inflight, finished, aborted, max_running_seen, max_inflight_seen, open,
         max_open_seen, requests_seen, blocks_used, and a few more.
         """
-        params = {"timeout_s": timeout_s, **until}
-        reply = httpx.get(f"{self.url}/simulator/state", params=params, timeout=timeout_s + 5)
-        state: dict[str, int] = reply.json()
-        assert reply.status_code == 200, f"wanted {until}, still {state}"
+        query = urlencode({"timeout_s": timeout_s, **until})
+        status, reply = self._ask("GET", f"/simulator/state?{query}", timeout_s + 5)
+        assert status == 200, f"wanted {until}, still {reply}"
+        state: dict[str, int] = json.loads(reply)
         return state
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one sample of ``/metrics``, the sum where several have these labels."""
         found = [
             float(line.rsplit(" ", 1)[1])
-            for line in httpx.get(f"{self.url}/metrics", timeout=5).text.splitlines()
+            for line in self._ask("GET", "/metrics")[1].splitlines()
             if line.partition("{")[0] == name and all(f'{k}="{v}"' in line for k, v in labels.items())
         ]
         assert found, f"no {name} with {labels}"
         return sum(found)
+
+    def _ask(self, method: str, path: str, timeout_s: float = 5.0, body: str | None = None) -> tuple[int, str]:
+        """A request on a connection of its own: no pool keeps one that the engine's faults have broken."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)) as connection:
+            connection.request(method, path, body)
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
 
     def log(self) -> str:
         """What it wrote to stderr."""

@@ -17,7 +17,9 @@ from headgate.workbench.check.finding import MIB, Finding, fail, ok, size, warn
 
 _TIMEOUT_S = 15.0  # without persistence mode the driver is loaded first
 _OLDEST_DRIVER = 525  # the first that runs CUDA 12
-_ELSEWHERE = "`headgate serve` with no MODEL (simulated), or --engine-urls for an engine on another machine, works here."
+_ELSEWHERE = (
+    "`headgate serve` with no MODEL (simulated), or --engine-urls for an engine on another machine, works here."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,9 @@ def describe(gpus: Gpus, *, cpu_build: bool, wanted: int, share: float, tells_by
                 f"End who has the rest{less}.",
             )
         elif _major(gpu.driver) < _OLDEST_DRIVER:
-            yield warn("gpu", said, f"Driver {gpu.driver} is too old for CUDA 12, which vLLM needs: install a newer one.")
+            yield warn(
+                "gpu", said, f"Driver {gpu.driver} is too old for CUDA 12, which vLLM needs: install a newer one."
+            )
         else:
             yield ok("gpu", said)
 

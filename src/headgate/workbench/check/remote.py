@@ -1,0 +1,107 @@
+"""Engines that somebody else runs: whether each answers, what it serves, and whether it can be watched.
+
+It asks what the gateway will ask once it runs, with the same key. It ends at findings, one for each URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import httpx
+import msgspec
+
+from headgate.pool.launchers.remote import parse_url
+from headgate.pool.statement import read_metrics
+from headgate.workbench.check.finding import Finding, fail, ok, warn
+
+_TIMEOUT_S = 4.0
+
+
+class _Card(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Card]
+
+
+def look(urls: Sequence[str], api_key: str | None) -> list[Finding]:
+    """Ask all of them at once. One that doesn't answer is a failure only if no other does."""
+    with ThreadPoolExecutor(max_workers=min(16, len(urls)), thread_name_prefix="check") as threads:
+        asked = list(threads.map(partial(_look, api_key=api_key), urls))
+    anyone = any(not isinstance(found, Exception) for found in asked)
+    findings: list[Finding] = []
+    for url, found in zip(urls, asked, strict=True):
+        if isinstance(found, _Silent):
+            make = warn if anyone else fail
+            findings.append(make("engine", f"{url}: {found}", found.mend))
+        else:
+            findings.append(found)
+    return findings
+
+
+class _Silent(Exception):  # noqa: N818 - it tells what the engine is
+    """It can't take work, and why."""
+
+    def __init__(self, why: str, mend: str) -> None:
+        super().__init__(why)
+        self.mend = mend
+
+
+def _look(url: str, api_key: str | None) -> Finding | _Silent:
+    try:
+        return _ask(url, api_key)
+    except _Silent as silent:
+        return silent
+
+
+def _ask(url: str, api_key: str | None) -> Finding:
+    try:
+        address = parse_url(url)
+    except ValueError as error:
+        raise _Silent("it is no address of an engine", str(error)) from None
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    with httpx.Client(base_url=address.url, headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
+        try:
+            answer = client.get("/v1/models")
+            metrics = client.get("/metrics")
+        except httpx.HTTPError as error:
+            raise _Silent(why_silent(error), "Start it, or mend its address in HEADGATE_ENGINE_URLS.") from None
+    if answer.status_code in (401, 403):
+        given = "refuses the key it is given" if api_key else "wants a key"
+        raise _Silent(f"it {given} ({answer.status_code})", "Put its key into HEADGATE_ENGINE_API_KEY.")
+    try:
+        names = [card.id for card in msgspec.json.decode(answer.content, type=_Models).data]
+    except msgspec.MsgspecError:
+        raise _Silent(
+            f"it answers, but lists no models (GET {address.url}/v1/models: {answer.status_code})",
+            "An engine that speaks OpenAI's API is wanted there; give the part of its URL before /v1.",
+        ) from None
+    said = f"{url} answers, and serves {', '.join(names) or 'no model'}"
+    if not names:
+        return warn("engine", said, "Load a model there.")
+    counters = read_metrics(metrics.text).counters if metrics.status_code == 200 else None
+    if counters is None or counters.running is None:
+        return warn(
+            "engine",
+            f"{said}; no vllm: series on its /metrics ({metrics.status_code}), so a hang won't be noticed by its "
+            "progress, and its slots are guessed (8)",
+            "Say how many answers it makes at once: --max-active.",
+        )
+    return ok("engine", f"{said}; its load is seen on its /metrics ({counters.running:.0f} running)")
+
+
+def why_silent(error: httpx.HTTPError) -> str:
+    """What an exception of httpx means, in plain words."""
+    text = str(error)
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer in {_TIMEOUT_S:.0f} s"
+    if "CERTIFICATE" in text.upper():
+        return f"its certificate is not trusted ({text})"
+    if "refused" in text:
+        return "nothing listens there"
+    if any(sign in text for sign in ("Name or service", "name resolution", "nodename", "No address")):
+        return "its name isn't known to DNS"
+    return f"it can't be reached ({text or type(error).__name__})"
