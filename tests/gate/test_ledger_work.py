@@ -73,3 +73,12 @@ def test_deadlines_of_those_who_left_are_not_kept_on_the_clock_that_stands_still
     for _ in range(10_000):
         ledger.leave(1.0, waiting(ledger.offer(1.0)))
     assert sum(isinstance(each, Ticket) for each in gc.get_objects()) < 1000
+
+
+def test_a_deadline_is_kept_through_any_number_of_others() -> None:
+    ledger = a_ledger(queue_timeout_s=30.0)
+    granted(ledger.offer(0.0))
+    stayer = waiting(ledger.offer(0.0))
+    for _ in range(1000):
+        ledger.leave(1.0, waiting(ledger.offer(1.0)))
+    assert [verdict.ticket for verdict in ledger.tick(30.0)] == [stayer]

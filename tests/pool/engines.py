@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headgate.pool.health import Pace
 from headgate.pool.launchers import LOOPBACK, Address, Launch, free_port
 from headgate.pool.lifecycle import State
-from headgate.pool.supervisor import Pace, Supervisor
+from headgate.pool.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,68 +27,12 @@ if TYPE_CHECKING:
 DEADLINE_S = 20.0
 QUICK = Pace(eager_s=0.02, eager_for_s=5.0, starting_s=0.05, busy_s=0.05, idle_s=0.1)
 
-_SCRIPT = """
-import json, os, signal, subprocess, sys, time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-port, plan = int(sys.argv[1]), json.loads(sys.argv[2])
-if plan.get("ignores_sigterm"):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-# Its helpers outlive it: they ignore SIGTERM; one stays in the group, one leaves it, one leaves the session and
-# takes nothing of the environment along but its parent, one has a child of its own.
-STAY = "import signal; signal.signal(15, 1); signal.pause()"
-PARENT = """
-import signal
-import subprocess
-
-signal.signal(15, 1)
-print(subprocess.Popen([sys.executable, "-IS", "-c", sys.argv[1]]).pid, flush=True)
-signal.pause()
-"""
-pids = [os.getpid()]
-def helper(code, *args, **how):
-    child = subprocess.Popen([sys.executable, "-IS", "-c", code, *args], stdout=subprocess.PIPE, **how)
-    pids.append(child.pid)
-    return child
-for kind in plan.get("helpers", []):
-    if kind == "group": helper(STAY)
-    if kind == "own group": helper(STAY, process_group=0)
-    if kind == "own session": helper(STAY, start_new_session=True)
-    if kind == "bare session": helper(STAY, start_new_session=True, env={})
-    if kind == "parent": pids.append(int(helper(PARENT, STAY, start_new_session=True).stdout.readline()))
-if "pids" in plan:
-    with open(plan["pids"], "w") as file: file.write(json.dumps(pids))
-for line in plan.get("prints", []): print(line, flush=True)
-if "exits" in plan: sys.exit(plan["exits"])
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path == "/v1/models":
-            self.answer(200, json.dumps({"data": [{"id": name, "max_model_len": 2048} for name in models()]}))
-        elif self.path == "/metrics" and "metrics" in plan:
-            with open(plan["metrics"]) as file: self.answer(200, file.read())
-        elif self.path.startswith("/exit/"):
-            os._exit(int(self.path[6:]))
-        else:
-            self.answer(404, "")
-    def answer(self, status, text):
-        self.send_response(status)
-        self.send_header("content-length", str(len(text.encode())))
-        self.end_headers()
-        self.wfile.write(text.encode())
-    def log_message(self, *args): pass
-
-def models():
-    return plan.get("models", ["toy"])
-
-ThreadingHTTPServer.daemon_threads = True
-ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
-"""
+_SCRIPT = str(Path(__file__).with_name("scripted_engine.py"))
 
 
 def command(port: int, **plan: Any) -> tuple[str, ...]:
-    """The command line of an engine; see the script for what a plan may hold."""
-    return (sys.executable, "-I", "-c", _SCRIPT, str(port), json.dumps(plan))
+    """The command line of an engine; see ``scripted_engine`` for what a plan may hold."""
+    return (sys.executable, "-I", "-S", _SCRIPT, str(port), json.dumps(plan))
 
 
 @dataclass(frozen=True)
@@ -163,7 +108,7 @@ class Family:
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "family")
         os.mkfifo(self.path)
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)  # a writer of our own: no end of file
 
     async def pids(self) -> list[int]:
         """The process ids of the next engine that tells them, its own first."""
@@ -171,6 +116,11 @@ class Family:
         assert readable, "no engine came up"
         found: list[int] = json.loads(os.read(self._descriptor, 4096))
         return found
+
+
+def children() -> list[int]:
+    """Our own children, zombies too."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
 def parent_of(pid: int) -> int:

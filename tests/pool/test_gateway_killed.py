@@ -40,7 +40,7 @@ asyncio.run(main())
 def test_nothing_of_an_engine_outlives_a_gateway_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     family = Family(tmp_path)
     helpers = ["group", "own group", "own session", "bare session", "parent"]
-    argv = ["PORT" if word == "0" else word for word in command(0, pids=family.path, helpers=helpers)]
+    argv = ["PORT" if word == "0" else word for word in command(0, family=family.path, helpers=helpers)]
     gateway = subprocess.Popen(
         [sys.executable, "-c", _GATEWAY, json.dumps(argv)],
         stdout=subprocess.PIPE,

@@ -39,7 +39,7 @@ class Capacity:
 def two_engines(capacity: Capacity, *, max_active: int | None = None, pids: str | None = None) -> Pool:
     plans: list[dict[str, object]] = [{"models": ["a", "both"]}, {"models": ["b", "both"]}]
     if pids:
-        plans[0]["pids"] = pids
+        plans[0]["family"] = pids
     backoff = Backoff(first_s=1000, cap_s=1000)
     supervisors = [
         Supervisor(f"e{at}", Scripted(plan, max_num_seqs=2 + at), pace=QUICK, backoff=backoff)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs subreaper
 
 async def started(tmp_path: Path, **plan: object) -> tuple[EngineProcess, list[int]]:
     family = Family(tmp_path)
-    process = await EngineProcess.start(command(free_port(), pids=family.path, **plan), {})
+    process = await EngineProcess.start(command(free_port(), family=family.path, **plan), {})
     return process, await family.pids()
 
 
@@ -151,7 +151,7 @@ def test_a_ctrl_c_or_sigterm_for_everybody_does_not_reach_past_the_guard(tmp_pat
 
 def test_the_guard_kills_all_when_its_pipe_ends(tmp_path: Path) -> None:
     family = Family(tmp_path)
-    argv = command(free_port(), pids=family.path, helpers=HELPERS, ignores_sigterm=True)
+    argv = command(free_port(), family=family.path, helpers=HELPERS, ignores_sigterm=True)
     guard = subprocess.Popen(
         [sys.executable, "-I", "-S", str(GUARD), "--", *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -27,7 +27,7 @@ def vllm_command() -> str:
     found = shutil.which(named)
     if found is None:
         pytest.fail(f"{VARIABLE}={named} is no command that can be run")
-    return found
+    return str(Path(found).absolute())  # the gateway is started in a folder of its own
 
 
 @pytest.fixture(scope="session")

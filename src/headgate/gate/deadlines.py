@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Entries of tickets that left the line are dropped when they come to the top, or all at once when there are
 # more of them than of the others: on a clock that stands still none ever comes to the top.
-_SLACK = 64
+_SLACK = 16
 
 _Entry = tuple[float, int, "Ticket", Reason]
 

@@ -155,9 +155,7 @@ class Health:
 
     def _note(self, metrics: Metrics | None) -> None:
         counters = metrics.counters if metrics else None
-        self._progress = observe(
-            self._progress, Sample(self._clock(), self._in_flight(), self._relayed(), counters)
-        )
+        self._progress = observe(self._progress, Sample(self._clock(), self._in_flight(), self._relayed(), counters))
 
     def _answered(self) -> None:
         self._slow_looks = 0

@@ -39,7 +39,7 @@ class Event(Enum):
     GAVE_UP = "gave up"
 
 
-class IllegalTransition(Exception):  # noqa: N818 - the name says what it is
+class IllegalTransition(Exception):
     """An event that cannot happen in this state: a fault in the supervisor, never in the engine."""
 
     def __init__(self, state: State, event: Event) -> None:

@@ -86,9 +86,7 @@ class Pool:
         """
         name = choose(
             [
-                Candidate(
-                    supervisor.name, supervisor.slots, active(supervisor.name), self._turns[supervisor.name]
-                )
+                Candidate(supervisor.name, supervisor.slots, active(supervisor.name), self._turns[supervisor.name])
                 for supervisor in self.ready()
                 if supervisor.name not in without
             ],
@@ -103,9 +101,7 @@ class Pool:
     def eta_s(self) -> float | None:
         """Seconds until the soonest can be ready; 0 if one is, None if nobody can tell."""
         now_s = self._clock()
-        known_s = [
-            eta for supervisor in self._engines.values() if (eta := supervisor.eta_s(now_s)) is not None
-        ]
+        known_s = [eta for supervisor in self._engines.values() if (eta := supervisor.eta_s(now_s)) is not None]
         return min(known_s, default=None)
 
     def models(self) -> tuple[dict[str, object], ...]:

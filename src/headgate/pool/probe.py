@@ -21,11 +21,11 @@ CONNECT_S = 2.0
 ANSWER_S = 5.0
 
 
-class Unreachable(Exception):  # noqa: N818 - a finding, not a fault of ours
+class Unreachable(Exception):
     """It refuses, hangs up, or answers something that is no list of models."""
 
 
-class Slow(Exception):  # noqa: N818 - a finding, not a fault of ours
+class Slow(Exception):
     """No answer in time; a busy engine does that, too."""
 
 

@@ -69,9 +69,7 @@ def read_metrics(text: str) -> Metrics:
             said = dict(_LABEL.findall(labels))
             kv_tokens += _known(_kv_tokens(said))
             kv_concurrency += _known(_number(said.get("kv_cache_max_concurrency")))
-            max_num_seqs += _known(
-                _number(said.get("max_num_seqs"))
-            )  # not vLLM's; the simulated engine says so
+            max_num_seqs += _known(_number(said.get("max_num_seqs")))  # not vLLM's; the simulated engine says so
             continue
         number = _number(value)
         if number is None:

@@ -341,11 +341,7 @@ class Supervisor:
             self._log.warning("engine %s: %s", self.name, self.failure)
             self._look_at_s = self._clock()
             self._move(Event.LOST)
-        elif (
-            self._process is None
-            and self.state is State.READY
-            and self._health.is_wedged(self._wedged_after_s)
-        ):
+        elif self._process is None and self.state is State.READY and self._health.is_wedged(self._wedged_after_s):
             self.failure = f"work in flight and no progress for {self._health.stalled_s:.0f} s"
             self._move(Event.STALLED)
         elif slots != self.slots or models != self._health.models:
@@ -409,9 +405,7 @@ class Supervisor:
             self._wanted = False
             return
         if self._backoff.give_up(self._failures):
-            self._log.error(
-                "engine %s failed %d times in a row and is given up on", self.name, self._failures
-            )
+            self._log.error("engine %s failed %d times in a row and is given up on", self.name, self._failures)
             self._move(Event.GAVE_UP)
         while self._wanted and not self._restart_asked:
             wait_s = None if self.state is State.FAILED else self._retry_at_s - self._clock()

@@ -41,6 +41,7 @@ class Exchange(asyncio.Protocol):
         "_complete",
         "_head_done",
         "_headers",
+        "_keep_alive",
         "_parser",
         "_parts",
         "_paused",
@@ -69,6 +70,7 @@ class Exchange(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._answered = False
         self._complete = False
+        self._keep_alive = False
 
     # What the relay asks for.
 
@@ -145,7 +147,7 @@ class Exchange(asyncio.Protocol):
     def _finish(self) -> None:
         receiver, self._receiver = self._receiver, None
         assert receiver is not None
-        if self.usable and self._parser.should_keep_alive() and not self._trailing:
+        if self.usable and self._keep_alive and not self._trailing:
             self.resume()
             self._reset()
             self._upstream.give_back(self)
@@ -183,6 +185,7 @@ class Exchange(asyncio.Protocol):
             self._headers = []  # an interim answer (100 Continue); the real one follows
             return
         self._complete = True
+        self._keep_alive = self._parser.should_keep_alive()  # asked later, the parser has forgotten
 
 
 class Upstream:

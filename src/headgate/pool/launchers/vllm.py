@@ -112,9 +112,7 @@ def words(command: str) -> tuple[str, ...]:
     try:
         found = tuple(shlex.split(command))
     except ValueError as error:
-        raise ValueError(
-            f"ENGINE_COMMAND {command!r} cannot be read: {error}. Quote it as a shell would."
-        ) from None
+        raise ValueError(f"ENGINE_COMMAND {command!r} cannot be read: {error}. Quote it as a shell would.") from None
     if not found:
         raise ValueError("ENGINE_COMMAND is empty. Name the executable, or leave it out for vllm.")
     return found

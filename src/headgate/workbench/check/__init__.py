@@ -72,7 +72,7 @@ class Look:
             return
         settings = self._settings
         kind = settings.engine_kind
-        yield ok("settings", f"engine {kind.value}: {_because(settings)}; {_given(settings)}")
+        yield ok("settings", f"engine {kind.value}, {_because(settings)}{_given(settings)}")
         args = _words(settings.engine_args)
         wish = fit.wishes(args)
         with_vllm = kind is Engine.VLLM
@@ -133,7 +133,7 @@ class Look:
         warned = sum(finding.verdict is Verdict.WARN for finding in findings)
         but = f" ({warned} warning{'s' if warned > 1 else ''} above)" if warned else ""
         where = f"{settings.host}:{settings.port}" if settings.port else f"a free port of {settings.host}"
-        return f"`{self.command}` would listen on {where}, {', and '.join(_joined(will))}{but}."
+        return f"`{self.command}` would {_joined([f'listen on {where}', *will])}{but}."
 
     def status(self, findings: Sequence[Finding]) -> int:
         """The exit status."""
@@ -142,21 +142,21 @@ class Look:
         return FAILS if report.worst(findings) is Verdict.FAIL else WORKS
 
 
-def _joined(parts: list[str]) -> list[str]:
-    return [", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts
+def _joined(parts: list[str]) -> str:
+    return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
 
 
 def _because(settings: Settings) -> str:
     if settings.engine is not Engine.AUTO:
         return "as ENGINE says"
     if settings.engine_urls:
-        return "there are ENGINE_URLS"
-    return f"MODEL is {settings.model}" if settings.model else "there is neither a MODEL nor ENGINE_URLS"
+        return "since there are ENGINE_URLS"
+    return f"since MODEL is {settings.model}" if settings.model else "since neither MODEL nor ENGINE_URLS is given"
 
 
 def _given(settings: Settings) -> str:
     names = sorted(name.upper() for name in settings.model_fields_set)
-    return f"set: {', '.join(names)}" if names else "all else is left as it comes"
+    return f"; set: {', '.join(names)}" if names else ""
 
 
 def _words(engine_args: str) -> list[str]:

@@ -22,6 +22,7 @@ FILES_WANTED = 65536
 _FILES_ELSEWHERE = 200
 _MEMORY_WANTED = GIB // 2
 _MEMORY_WANTED_VLLM = 4 * GIB
+_SHM = Path("/dev/shm")  # noqa: S108 - looked at, never written
 _SHM_WANTED = GIB
 
 
@@ -36,8 +37,8 @@ def look(cache_dir: Path, environ: Mapping[str, str], *, with_vllm: bool, gpus_u
         import resource
 
         yield open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
-    if with_vllm and Path("/dev/shm").is_dir():
-        yield shared_memory(shutil.disk_usage("/dev/shm").total, gpus_used, container=in_container(environ))
+    if with_vllm and _SHM.is_dir():
+        yield shared_memory(shutil.disk_usage(_SHM).total, gpus_used, container=in_container(environ))
     yield cache_folder(cache_dir)
 
 
@@ -85,12 +86,11 @@ def open_files(soft: int, hard: int) -> Finding:
     if unlimited or soft >= FILES_WANTED:
         return ok("files", "no limit of open files" if unlimited else f"{soft:,} open files allowed")
     clients = max(0, soft - _FILES_ELSEWHERE) // 2
-    here = f"`ulimit -n {FILES_WANTED}` before the start; " if hard < 0 or hard >= FILES_WANTED else ""
+    here = f"`ulimit -n {FILES_WANTED}` before the start, " if hard < 0 or hard >= FILES_WANTED else ""
     return warn(
         "files",
         f"{soft:,} open files allowed: enough for about {some(clients)} clients at once",
-        f"For 10,000 clients: {here}LimitNOFILE={FILES_WANTED} in a systemd unit, "
-        f"--ulimit nofile={FILES_WANTED} for Docker.",
+        f"For 10,000: {here}LimitNOFILE={FILES_WANTED} in a systemd unit, --ulimit nofile={FILES_WANTED} in Docker.",
     )
 
 

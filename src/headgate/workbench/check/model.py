@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headgate.pool.launchers import options
 from headgate.workbench.check import hub
-from headgate.workbench.check.finding import Finding, fail, ok, size, warn
+from headgate.workbench.check.finding import Finding, Verdict, fail, ok, size, warn
 from headgate.workbench.check.weights import Config, Weights, read_config, weights_in
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -100,7 +100,7 @@ def _on_the_hub(model: str, args: Sequence[str], environ: Mapping[str, str]) -> 
         weights = weights_in(folder)
         finding = _complete(f"{model} in {cache}", folder, weights, args)
         config = read_config(folder)
-        if not finding.verdict == "fail":
+        if finding.verdict is not Verdict.FAIL:
             return Model([finding], config, weights.n_bytes or None, f"{weights.what} in the cache")
         if hub.offline(environ):
             mend = "Unset HF_HUB_OFFLINE once, so that the rest is downloaded."

@@ -31,7 +31,7 @@ def look(urls: Sequence[str], api_key: str | None) -> list[Finding]:
     """Ask all of them at once. One that doesn't answer is a failure only if no other does."""
     with ThreadPoolExecutor(max_workers=min(16, len(urls)), thread_name_prefix="check") as threads:
         asked = list(threads.map(partial(_look, api_key=api_key), urls))
-    anyone = any(not isinstance(found, Exception) for found in asked)
+    anyone = any(isinstance(found, Finding) for found in asked)
     findings: list[Finding] = []
     for url, found in zip(urls, asked, strict=True):
         if isinstance(found, _Silent):
@@ -42,7 +42,7 @@ def look(urls: Sequence[str], api_key: str | None) -> list[Finding]:
     return findings
 
 
-class _Silent(Exception):  # noqa: N818 - it tells what the engine is
+class _Silent(Exception):
     """It can't take work, and why."""
 
     def __init__(self, why: str, mend: str) -> None:

@@ -52,7 +52,7 @@ def worst(findings: Iterable[Finding]) -> Verdict:
 
 
 def _line(finding: Finding) -> Table:
-    line = Table.grid(padding=(0, 1), expand=True)
+    line = Table.grid(padding=(0, 2), expand=True)
     line.add_column(width=4, no_wrap=True)
     line.add_column(width=8, no_wrap=True)
     line.add_column(ratio=1, overflow="fold")

@@ -1,0 +1,58 @@
+"""The docs are tied to the code: what exists is documented, and what is documented exists."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from headgate.api.generation import ENDPOINTS
+from headgate.api.problems import STATUS
+from headgate.errors import Reason
+from headgate.settings import Settings
+from headgate.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+API = (ROOT / "docs/api.md").read_text()
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_setting_has_its_row(name: str) -> None:
+    assert re.search(rf"^\| `{name.upper()}` \|", CONFIGURATION, re.MULTILINE), f"{name.upper()} is not documented"
+
+
+def test_every_documented_setting_exists() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", CONFIGURATION, re.MULTILINE)
+    assert sorted(name.lower() for name in rows) == sorted(Settings.model_fields)
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_has_its_row_with_its_status(reason: Reason) -> None:
+    assert re.search(rf"^\| `{reason}` \| {STATUS[reason]} \|", API, re.MULTILINE), f"{reason} is not documented"
+
+
+@pytest.mark.parametrize("path", list(ENDPOINTS))
+def test_every_generation_endpoint_is_documented(path: str) -> None:
+    assert path in API
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    for instrument in Metrics().instruments:
+        suffix = "_total" if type(instrument).__name__ == "Counter" else ""
+        labels = ", ".join(instrument.labels)
+        assert f"| `{instrument.name}{suffix}` | {labels} |" in API, f"{instrument.name} is not documented"
+
+
+def test_every_link_between_the_docs_leads_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which isn't there"
+
+
+def test_nothing_names_a_package_index() -> None:
+    for name in ("run.txt", "dev.txt"):
+        text = (ROOT / "requirements" / name).read_text()
+        assert "http" not in io.StringIO(text).read().replace("httptools", "").replace("httpx", "").replace("httpcore", "")
