@@ -56,7 +56,9 @@ def verdicts(figures: Figures) -> list[Verdict]:
 def judged(bar: str, figure: Figure | None, unit: str, met: Callable[[float], bool]) -> Verdict:
     if figure is None:
         return Verdict(bar, "–", "not measured")
-    seen = f"{figure.middle:.3g}{unit} ({figure.least:.3g}–{figure.most:.3g})"
+    seen = f"{figure.middle:.3g}{unit}"
+    if figure.rounds > 1:
+        seen += f" ({figure.least:.3g}–{figure.most:.3g})"
     if met(figure.middle):
         return Verdict(bar, seen, "met" if met(figure.most) else "met, missed in some round")
     return Verdict(bar, seen, "not met, but in some round" if met(figure.least) else "not met")

@@ -58,9 +58,9 @@ def phases(*, quick: bool) -> list[Phase]:
         ]
     return [
         Phase("paced", "events", True, 200, 200, events=150, interval_ms=20, stagger_s=0.2),
-        Phase("bulk", "events", True, 32, 32, events=2_000),
+        Phase("bulk", "events", True, 32, 32, events=1_500),
         Phase("whole", "completed", False, 32, 12_000, limit_s=5),
-        Phase("ttft", "completed", True, 64, 1_024, events=10, interval_ms=20, stagger_s=0.2),
+        Phase("ttft", "completed", True, 64, 768, events=10, interval_ms=20, stagger_s=0.2),
     ]
 
 

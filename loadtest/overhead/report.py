@@ -7,12 +7,16 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from loadtest.overhead import figures as of
 from loadtest.overhead.bars import YARDSTICK, verdicts
 from loadtest.overhead.figures import Figure, Figures
 from loadtest.overhead.phases import PHASES
+
+BUSY_PERCENT = 10
+"""Of one core, burned by others in the median phase: above it the report says so."""
 
 
 def main() -> None:
@@ -128,6 +132,11 @@ def _busy(figures: Figures) -> str:
 def _footnotes(raw: Mapping[str, Any], figures: Figures) -> str:
     notes = [f"- {name} was left out: {what['absent']}" for name, what in raw["targets"].items() if "absent" in what]
     notes += [f"- round {gone['round']} of {gone['target']} failed: {gone['why']}" for gone in raw["failures"]]
+    busy = [
+        100 * what["others_cpu_ns"] / what["window_ns"] for seen in raw["rounds"] for what in seen["phases"].values()
+    ]
+    if busy and median(busy) > BUSY_PERCENT:
+        notes.insert(0, f"- **the machine was busy with other things** ({median(busy):.0f} % of a core): rough figures")
     fewer = {seen["target"]: seen["fewer_streams_by"] for seen in raw["rounds"]}
     notes += [f"- {name} had a {by}th of the streams" for name, by in fewer.items() if by > 1]
     for target in figures.targets:

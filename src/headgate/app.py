@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import secrets
 import shlex
 import signal
@@ -20,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TextIO
+from typing import TextIO
 
 import httpx
 import uvicorn
@@ -325,9 +326,17 @@ def serve(settings: Settings, *, announce: Callable[[Gateway, str], None]) -> in
     stream = logs.default_stream()
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not stream.isatty())
     logs.configure(stream, as_json=as_json, level=settings.log_level)
+    _raise_file_limit()
     listener = listen(settings.host, settings.port)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(settings, listener, stream, as_json, announce))
+
+
+def _raise_file_limit() -> None:
+    """A client is a file, and so is its engine connection: take as many as the hard limit allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -347,8 +356,10 @@ async def _run(
 ) -> int:
     gateway = Gateway(settings, stream, log_as_json=as_json)
     config = uvicorn.Config(
-        _as_asgi(gateway.application),
+        gateway.application,
+        interface="asgi3",
         http=Connection,
+        proxy_headers=False,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -369,6 +380,7 @@ async def _run(
     # What was imported and built so far lives as long as the process: keep the collector from walking it.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 50, 50)
     await ends.get()
     draining = asyncio.create_task(gateway.drain(), name="drain")
     again = asyncio.create_task(ends.get(), name="second signal")
@@ -384,12 +396,3 @@ async def _run(
     server.should_exit = True
     await serving
     return EXIT_CLEAN if draining.result() else EXIT_DRAIN_LIMIT
-
-
-def _as_asgi(application: Application) -> Any:
-    """As a plain function, so that uvicorn needn't guess what kind of application it is."""
-
-    async def asgi(scope: Any, receive: Any, send: Any) -> None:
-        await application(scope, receive, send)
-
-    return asgi

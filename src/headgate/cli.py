@@ -24,8 +24,8 @@ COMMON = frozenset(
 """The flags that ``serve --help`` shows; ``--help-all`` shows every one."""
 
 
-class _Serve(click.Command):
-    """``serve`` with a flag for every setting, read from ``Settings`` itself."""
+class _WithSettings(click.Command):
+    """A command with a flag for every setting, read from ``Settings`` itself."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*super().get_params(ctx), *_setting_flags()]
@@ -64,7 +64,7 @@ def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     ctx.exit()
 
 
-@main.command(cls=_Serve)
+@main.command(cls=_WithSettings)
 @click.argument("model", required=False)
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (headgate.toml).")
 @click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Every flag.")
@@ -74,9 +74,8 @@ def serve(model: str | None, config: Path | None, **flags: Any) -> None:
     Without MODEL (and without --engine-urls) the simulated engine answers. Each flag is also a setting in
     headgate.toml and in the environment: --queue-max is HEADGATE_QUEUE_MAX.
     """
-    from headgate import settings as settings_
-
     from headgate import app
+    from headgate import settings as settings_
 
     try:
         settings = settings_.load({"model": model, **flags}, os.environ, config)
@@ -88,6 +87,53 @@ def serve(model: str | None, config: Path | None, **flags: Any) -> None:
         click.echo(f"headgate: {error}", err=True)
         status = app.EXIT_START_FAILED
     sys.exit(status)
+
+
+@main.command(cls=_WithSettings)
+@click.argument("model", required=False)
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (headgate.toml).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for a script.")
+@click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Every flag.")
+def check(model: str | None, config: Path | None, as_json: bool, **flags: Any) -> None:
+    """Say what `headgate serve` would do here, and what stands in its way.
+
+    It takes the flags of `serve`. Nothing is started, downloaded or written. Exit status: 0 it will work, 1 something
+    fails, 2 bad settings.
+    """
+    from headgate.workbench import check as check_
+
+    sys.exit(check_.run(model, flags, as_json, config))
+
+
+@main.command()
+@click.argument("url", default="http://127.0.0.1:8080")
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks.",
+)
+@click.option("--once", is_flag=True, help="Print one frame and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON picture and end.")
+@click.option("--key", help="For a gateway with OPS_AUTH=key: an API key, or the admin's.")
+def top(url: str, interval_s: float, once: bool, as_json: bool, key: str | None) -> None:
+    """Watch a gateway live: slots, line, engines, tokens, refusals.
+
+    URL is http://127.0.0.1:8080 unless given. Exit status: 0, or 1 where the gateway can't be seen.
+    """
+    from headgate.workbench import top as top_
+
+    sys.exit(top_.run(url, interval_s, once, as_json, key))
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulate(arguments: tuple[str, ...]) -> None:
+    """Run the simulated engine by itself; `headgate simulate --help` has its flags."""
+    os.execv(sys.executable, [sys.executable, "-m", "headgate.simulator", *arguments])  # noqa: S606  a process of its own
 
 
 def _announce(gateway: Gateway, url: str) -> None:

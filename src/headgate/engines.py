@@ -51,11 +51,11 @@ class Engines:
     def suspect(self, engine: str) -> None:
         supervisor = self._pool.engine(engine)
         if supervisor is not None:
-            supervisor.engine_failed_hint()
+            supervisor.suspect()
 
     async def recovered(self, engine: str) -> bool:
         supervisor = self._pool.engine(engine)
-        return supervisor is not None
+        return supervisor is not None and await supervisor.looked_at()
 
     def any_ready(self) -> str | None:
         return next((engine.name for engine in self._pool.ready()), None)

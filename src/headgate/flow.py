@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from headgate.relay.reply import Ending, EngineBroke, Plan, Reply, Sink, Slot, S
 from headgate.relay.upstream import Unreachable, Upstream
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import OTHER, Metrics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -144,6 +147,11 @@ class Flow:
         self._running: dict[Reply, str] = {}
         self._relayed: dict[str, int] = {}
 
+    @property
+    def request_timeout_s(self) -> float:
+        """How long a whole request may take."""
+        return self._limits.request_timeout_s
+
     def new_id(self) -> str:
         """An id of ours: unique over gateways and restarts, never taken from a caller."""
         return f"hg-{self._boot}-{next(self._numbers):x}"
@@ -166,8 +174,9 @@ class Flow:
         ``refuse`` writes a refusal while no head has gone out, and returns its status. A client that leaves cancels
         the task that awaits this; the cancellation ends here, with the books done.
         """
-        known = self._engines.serves(call.asked.model)
-        model = call.asked.model if known else OTHER
+        model_asked = call.asked.model
+        known = self._engines.serves(model_asked)
+        model = model_asked if known else OTHER
         life = _Life()
         reply = Reply(
             sink,
@@ -175,22 +184,25 @@ class Flow:
             clock=self._clock,
             arrived=call.arrived,
             headers=[(b"x-request-id", call.request_id.encode("latin-1"))],
+            first=self._metrics.ttft.at((model,)).observe,
             gap=self._metrics.inter_token.at((model,)).observe,
             trouble=lambda: self._engines.suspect(life.engine),
             retry_after_s=lambda: self._engines.eta_s() or 1.0,
         )
         try:
             if known is False:
-                what = f"The model `{call.asked.model}` is not served here; GET /v1/models lists what is."
+                what = f"The model `{openai.shortened(model_asked)}` is not served here; GET /v1/models lists what is."
                 raise Refusal(Reason.NOT_FOUND, what, param="model")
             ending = await (self._gated(call, reply, life) if call.gated else self._aside(call, reply, life))
         except Refusal as refusal:
             self._leave_line(life, refusal.reason)
-            if reply.started:
-                ending = reply.tell_late(refusal)
-            else:
-                ending = Ending(refuse(refusal), refusal.reason, refusal.message)
+            ending = self._refuse(reply, refusal, refuse)
             self._metrics.refusals.add((refusal.reason, "normal", model, call.key))
+        except Exception:
+            log.exception("request %s: the gateway itself failed", call.request_id)
+            self._leave_line(life, Reason.ENGINE_FAILED)
+            why = Refusal(Reason.ENGINE_FAILED, "The gateway itself failed at this request; its log says how.")
+            ending = self._refuse(reply, why, refuse)
         except asyncio.CancelledError:
             stage = "queued" if life.queued_since is not None else "streaming" if reply.committed else "waiting_first"
             self._leave_line(life, "left")
@@ -198,13 +210,19 @@ class Flow:
             ending = Ending(499, "client_left", stage)
         self._book(call, reply, ending, life, model)
 
+    def _refuse(self, reply: Reply, refusal: Refusal, refuse: Callable[[Refusal], int]) -> Ending:
+        if reply.started:
+            return reply.tell_late(refusal)
+        return Ending(refuse(refusal), refusal.reason, refusal.message)
+
     # With slots.
 
     async def _gated(self, call: Call, reply: Reply, life: _Life) -> Ending:
         lease: Lease | None = None
         while True:
             life.queued_since = self._clock()
-            lease = await self._gate.acquire(
+            free = self._gate.acquire_nowait(weight=call.asked.sequences) if lease is None else None
+            lease = free or await self._gate.acquire(
                 weight=call.asked.sequences,
                 size_bytes=len(call.body),
                 request_timeout_s=self._time_left(call, lease),
@@ -237,19 +255,16 @@ class Flow:
             EngineBroke: and nothing of an answer was sent.
             Refusal: ``request_timeout``, likewise.
         """
-        too_long = Refusal(
-            Reason.REQUEST_TIMEOUT, f"The request took longer than {self._limits.request_timeout_s:g} s."
-        )
-        deadline = self._loop.call_later(max(timeout_s, 0.0), reply.expire, too_long)
+        deadline = self._loop.call_later(max(timeout_s, 0.0), self._expire, reply)
         hold = _Hold(self._loop, self._limits.status_hold_s, reply) if call.plan.streamed else None
         self._running[reply] = engine
         try:
             route = self._engines.route(engine)
             request = self._request(call, route)
             try:
-                return await reply.carry(await route.upstream.connect(), request, slot)
+                return await reply.carry(route.upstream.idle() or await route.upstream.connect(), request, slot)
             except StaleConnection:
-                return await reply.carry(await route.upstream.connect(fresh=True), request, slot)
+                return await reply.carry(await route.upstream.connect(), request, slot)
         except Unreachable as error:
             self._engines.suspect(engine)
             raise EngineBroke(f"it could not be reached: {error}") from None
@@ -274,6 +289,10 @@ class Flow:
             self.new_id().encode(),
             body,
         )
+
+    def _expire(self, reply: Reply) -> None:
+        what = f"The request took longer than {self._limits.request_timeout_s:g} s."
+        reply.expire(Refusal(Reason.REQUEST_TIMEOUT, what))
 
     def _time_left(self, call: Call, lease: Lease | None) -> float:
         """Of the whole request's time, in seconds; the time in which no engine was ready doesn't count."""
@@ -322,8 +341,6 @@ class Flow:
             metrics.tokens.add((kind, model, call.key), completion)
             metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
             metrics.latency.at((call.route, model)).observe(now - call.arrived)
-            if call.plan.streamed:
-                metrics.ttft.at((model,)).observe(first - call.arrived)
         self._log.write(
             {
                 "request_id": call.request_id,

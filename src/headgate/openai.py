@@ -8,7 +8,6 @@ engine's business.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
 
@@ -26,6 +25,7 @@ class Dialect(Enum):
 
 
 DONE = b"data: [DONE]\n\n"
+_PARTS = 64
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 
@@ -64,8 +64,7 @@ _AT = re.compile(r" - at `\$\.?(.*)`$")
 _MISSING = re.compile(r"missing required field `(.*)`")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What the gateway has read of a request.
 
     Attributes:
@@ -183,6 +182,14 @@ def generate_to_completion(body: bytes, default_model: str | None) -> tuple[byte
     return encoded, read_request(encoded, required=("prompt",))
 
 
+_NAME_LENGTH = 200
+
+
+def shortened(name: str) -> str:
+    """A caller's word, fit to be said again in a message and a log line."""
+    return name if len(name) <= _NAME_LENGTH else f"{name[:_NAME_LENGTH]}…"
+
+
 class _Choice(msgspec.Struct):
     text: str = ""
     finish_reason: str | None = None
@@ -260,20 +267,54 @@ def error_event(refusal: Refusal, dialect: Dialect) -> bytes:
     return b"event: error\ndata: " + msgspec.json.encode(flat) + b"\n\n"
 
 
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+class _Errors(msgspec.Struct):
+    error: _Error = msgspec.field(default_factory=_Error)
+
+
+def error_message(body: bytes) -> str:
+    """What an engine's error reply says to a person; empty where it says nothing."""
+    try:
+        return msgspec.json.decode(body, type=_Errors).error.message
+    except msgspec.MsgspecError:
+        return ""
+
+
+def unflattened(error: bytes) -> bytes:
+    """The flat error event of ``/v1/responses`` in the shape of an error reply; others come back as they were."""
+    try:
+        fields = msgspec.json.decode(error, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return error
+    if "error" in fields or "message" not in fields:
+        return error
+    flat = {name: fields.get(name) for name in ("message", "param", "code")}
+    return msgspec.json.encode({"error": {"type": "server_error", **flat}})
+
+
 def multipart_fields(body: bytes, content_type: str, wanted: frozenset[str]) -> dict[str, str]:
     """The short text fields called ``wanted`` of a multipart body; files and all else are passed over unread.
 
     Raises:
-        Refusal: ``invalid_request``: no boundary, or a wanted field longer than 1 KiB.
+        Refusal: ``invalid_request``: no boundary, too many parts, or a wanted field longer than 1 KiB.
     """
-    match = re.search(r'boundary="?([^";,]+)"?', content_type)
+    match = re.search(r'boundary="?([^";,]+)"?', content_type, re.IGNORECASE)
     if match is None:
         raise Refusal(Reason.INVALID_REQUEST, "The multipart body names no boundary.")
     mark = b"--" + match[1].strip().encode("latin-1")
     found: dict[str, str] = {}
+    parts = 0
     at = body.find(mark)
     while at >= 0:
         head_start = at + len(mark)
+        if body.startswith(b"--", head_start):
+            break
+        parts += 1
+        if parts > _PARTS:  # a body of 32 MiB may have millions, and each costs time that others wait for
+            raise Refusal(Reason.INVALID_REQUEST, f"The multipart body has more than {_PARTS} parts.")
         head_end = body.find(b"\r\n\r\n", head_start, head_start + 8192)
         if head_end < 0:
             break

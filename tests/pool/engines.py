@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DEADLINE_S = 20.0
-QUICK = Pace(eager_s=0.02, eager_for_s=5.0, starting_s=0.05, busy_s=0.05, idle_s=0.1)
+QUICK = Pace(eager_s=0.02, eager_for_s=5.0, starting_s=0.05, busy_s=0.05, idle_s=0.1, answer_s=0.3)
 
 _SCRIPT = str(Path(__file__).with_name("scripted_engine.py"))
 

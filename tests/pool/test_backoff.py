@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.pool.backoff import Backoff
@@ -10,11 +10,13 @@ from headgate.pool.backoff import Backoff
 CHANCE = st.floats(min_value=0, max_value=1, exclude_max=True)
 
 
+@settings(deadline=None)
 @given(CHANCE)
 def test_the_first_restart_is_prompt(chance: float) -> None:
     assert 0.5 <= Backoff().delay_s(1, chance) <= 1.0
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=1, max_value=100_000), CHANCE, CHANCE)
 def test_delays_do_not_shrink_with_failures_and_never_pass_the_cap(failures: int, chance: float, other: float) -> None:
     backoff = Backoff()
@@ -24,6 +26,7 @@ def test_delays_do_not_shrink_with_failures_and_never_pass_the_cap(failures: int
     assert later >= sooner
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.floats(min_value=0, max_value=59.9), min_size=1, max_size=10))
 def test_starts_that_did_not_last_are_given_up_on_after_five(lives_s: list[float | None]) -> None:
     backoff, failures = Backoff(), 0
@@ -32,6 +35,7 @@ def test_starts_that_did_not_last_are_given_up_on_after_five(lives_s: list[float
     assert backoff.give_up(failures) == (len(lives_s) >= 5)
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=50))
 def test_an_engine_that_was_ready_for_a_while_begins_the_count_anew(failures: int) -> None:
     assert Backoff().failures_after(failures, 60.0) == 1

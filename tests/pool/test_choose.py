@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.pool.choose import Candidate, choose
@@ -24,6 +24,7 @@ CANDIDATES = st.lists(
 WEIGHT = st.integers(1, 20)
 
 
+@settings(deadline=None)
 @given(CANDIDATES, WEIGHT)
 def test_the_chosen_engine_has_room_and_none_with_room_is_less_loaded(candidates: list[Candidate], weight: int) -> None:
     name = choose(candidates, weight)
@@ -39,6 +40,7 @@ def test_the_chosen_engine_has_room_and_none_with_room_is_less_loaded(candidates
     assert chosen.last_turn == min(other.last_turn for other in equals)
 
 
+@settings(deadline=None)
 @given(CANDIDATES, WEIGHT)
 def test_no_engine_is_given_more_than_it_has_unless_it_is_empty(candidates: list[Candidate], weight: int) -> None:
     name = choose(candidates, weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.pool.history import KEPT, History
@@ -36,6 +36,7 @@ def test_a_start_that_is_slower_than_most_is_judged_by_the_slow_ones() -> None:
     assert history.eta_s("k", 60) == 30
 
 
+@settings(deadline=None)
 @given(DURATIONS_S, st.floats(0, 2000))
 def test_an_estimate_is_a_second_at_least_and_never_more_than_the_slowest_left(
     durations_s: list[float], elapsed_s: float

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from headgate.pool.launchers import Address, options
+from headgate.pool.launchers import Address, free_port, options
 from headgate.pool.launchers.remote import RemoteLauncher, parse_url
 from headgate.pool.launchers.simulated import SimulatedLauncher
 from headgate.pool.launchers.vllm import VllmLauncher, find_executable, read_line
@@ -166,3 +166,7 @@ def test_anything_else_is_refused_with_an_example_of_what_is_meant(url: str) -> 
 def test_an_address_makes_the_url_it_came_from() -> None:
     for url in ("http://[::1]:8000", "https://engine:8443/llm", "http://engine:80"):
         assert parse_url(url).url == url
+
+
+def test_no_engine_gets_a_port_that_an_outgoing_connection_could_take() -> None:
+    assert all(free_port() < 32768 for _ in range(20))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.pool.output import LINE_LIMIT, Output
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.sampled_from("ab \r\n\u00e9"), max_size=20), max_size=8),
     st.integers(1, 7),

@@ -61,7 +61,9 @@ def test_capacity_follows_each_engine_up_and_down(tmp_path: Path) -> None:
         os.kill(pids[0], signal.SIGKILL)
         await capacity.until(("e0", 0))
         assert [engine.name for engine in pool.ready()] == ["e1"]
-        assert pool.states() == {"e0": State.BACKOFF, "e1": State.READY}
+        # Its port may have refused us before its process was seen to be gone.
+        assert pool.states()["e0"] in (State.STARTING, State.BACKOFF)
+        assert pool.states()["e1"] is State.READY
         await pool.stop()
         assert capacity.told[-1] == ("e1", 0)
         assert alive(pids) == []

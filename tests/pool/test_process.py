@@ -161,3 +161,14 @@ def test_the_guard_kills_all_when_its_pipe_ends(tmp_path: Path) -> None:
         guard.stdin.close()
         assert guard.wait(DEADLINE_S) == 0
         assert gone(pids, 0)
+
+
+def test_a_sigterm_in_the_moment_of_the_start_is_not_lost() -> None:
+    async def scenario() -> None:
+        for _ in range(5):
+            process = await EngineProcess.start([sys.executable, "-ISc", "import signal; signal.pause()"], {})
+            # The command waits in the pipe, so the guard sends the signal as soon as there is a process at all.
+            ended = await asyncio.wait_for(process.terminate(3600), DEADLINE_S)
+            assert ended.signal == signal.SIGTERM
+
+    asyncio.run(scenario())

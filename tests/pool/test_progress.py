@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.pool.progress import Counters, Progress, Sample, observe
@@ -54,11 +54,12 @@ def test_time_without_work_is_no_stall() -> None:
     assert fold(*idle, just_come).stalled_s == 0.0
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 8), st.sampled_from(["iteration", "generation", "running", "relayed"]), st.booleans()),
-        min_size=40,
-        max_size=120,
+        min_size=25,
+        max_size=80,
     )
 )
 def test_an_engine_in_which_anything_moves_every_minute_is_never_wedged(
@@ -76,6 +77,7 @@ def test_an_engine_in_which_anything_moves_every_minute_is_never_wedged(
         assert not progress.is_wedged(WEDGED_AFTER_S)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.1, 10)), min_size=2, max_size=50))
 def test_the_stall_is_exactly_the_time_with_work_since_the_last_progress(
     looks: list[tuple[int, float]],

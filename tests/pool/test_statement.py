@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -53,6 +53,7 @@ def test_an_engine_with_no_metrics_page_still_tells_its_length() -> None:
     assert read_statement(None, [{"id": "x", "max_model_len": None}]) == Statement()
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=8), st.floats(0, 1e9), max_size=4))
 def test_sums_agree_with_the_library_that_writes_the_page_whatever_a_model_is_called(
     values: dict[str, float],

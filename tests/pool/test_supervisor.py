@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -67,7 +68,12 @@ def test_an_exit_that_nobody_asked_for_is_a_crash_whatever_its_status(code: int)
             with pytest.raises(httpx.HTTPError):
                 await client.get(f"{address.url}/exit/{code}")
         await engine.until_state(State.READY, starts=2)
-        assert engine.states == [State.STARTING, State.READY, State.BACKOFF, State.STARTING, State.READY]
+        # Its port may refuse us before its process is seen to be gone: then it is not ready first, and down next.
+        assert [state for state in engine.states[1:] if state is not State.STARTING] == [
+            State.READY,
+            State.BACKOFF,
+            State.READY,
+        ]
         assert engine.supervisor.starts == {"start": 1, "crash": 1}
         assert engine.supervisor.address != address, "each start has a port of its own"
         await engine.supervisor.stop()
@@ -262,11 +268,17 @@ def test_an_engine_with_work_whose_counters_stand_still_is_killed_and_started_an
         page = tmp_path / "metrics"
         page.write_text(COUNTERS)
         family = Family(tmp_path)
-        plan = {"metrics": str(page), "family": family.path, "ignores_sigterm": True, "helpers": ["own session"]}
+        plan: dict[str, object] = {
+            "metrics": str(page),
+            "family": family.path,
+            "ignores_sigterm": True,
+            "helpers": ["own session"],
+        }
         # A grace of an hour: a hung engine must not be granted it.
         engine = Watched(Scripted(plan, stop_grace_s=3600), in_flight=lambda: 1, wedged_after_s=0.4)
         engine.supervisor.start()
         first = await family.pids()
+        del plan["ignores_sigterm"]  # the next one may be stopped
         await engine.until_state(State.STARTING, starts=2)
         assert alive(first) == []
         assert engine.states == [
@@ -296,7 +308,7 @@ def test_an_engine_that_hangs_with_its_whole_server_is_wedged_too(tmp_path: Path
         pids = await family.pids()
         await engine.until_state(State.READY)
         os.kill(pids[0], signal.SIGSTOP)
-        await engine.until_state(State.WEDGED)
+        await engine.until(lambda: State.WEDGED in engine.states)
         await family.pids()
         assert alive(pids) == []
         await engine.supervisor.stop()
@@ -337,7 +349,7 @@ def test_a_remote_engine_is_looked_at_lost_and_found_again() -> None:
         await engine.until_state(State.READY)
         assert engine.supervisor.slots == 8
         await theirs.kill()
-        engine.supervisor.engine_failed_hint()
+        engine.supervisor.suspect()
         await engine.until_state(State.STARTING)
         assert engine.supervisor.slots == 0
         theirs = await EngineProcess.start(command(port, models=["a", "b"]), {})
@@ -385,10 +397,8 @@ def test_starts_are_remembered_and_the_load_is_told_while_it_lasts() -> None:
         history.record("scripted", 100.0)
         engine = Watched(launch, history=history, start_timeout_s=1.0, backoff=Backoff(attempts=1))
         engine.supervisor.start()
-        loading = asyncio.Event()
-        engine.supervisor.subscribe(lambda _: loading.set())
         await engine.until(lambda: engine.supervisor.address is not None)
-        eta_s = engine.supervisor.eta_s(0.0 + engine.supervisor._clock())
+        eta_s = engine.supervisor.eta_s(time.monotonic())
         assert eta_s is not None
         assert 98 < eta_s <= 100
         await engine.until(lambda: engine.supervisor.status()["load"] is not None)

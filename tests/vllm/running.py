@@ -133,13 +133,13 @@ class Gateway:
         return self.http.get("/ready").status_code == 200
 
     def wait_ready(self, within_s: float = READY_WITHIN_S) -> None:
-        """Until the engine answers. Fails at once if the gateway ends."""
+        """Until it is ready and there is an engine. Fails at once if the gateway ends."""
 
         def look() -> bool:
             assert self.process.poll() is None, f"it ended:\n{self.last_words()}"
-            return self.is_ready()
+            return self.is_ready() and len(self._engine_cores()) == 1
 
-        wait_until(look, f"/ready is 200; {self.http.get('/status').text}", within_s)
+        wait_until(look, "/ready is 200", within_s)
 
     def status(self) -> dict[str, Any]:
         seen: dict[str, Any] = self.http.get("/status").json()
@@ -177,9 +177,11 @@ class Gateway:
 
     def engine_core(self) -> Process:
         """vLLM's engine process."""
-        found = [process for process in self.below() if process.name.startswith("VLLM::EngineCor")]
-        assert len(found) == 1, f"one engine is expected, there are: {found}"
-        return found[0]
+        (found,) = self._engine_cores()
+        return found
+
+    def _engine_cores(self) -> list[Process]:
+        return [process for process in self.below() if process.name.startswith("VLLM::EngineCor")]
 
     def api_server(self) -> Process:
         """The process of ``vllm serve`` itself, which has the engine's port."""

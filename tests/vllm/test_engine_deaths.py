@@ -58,13 +58,15 @@ def alive(pids: set[int]) -> set[int]:
 def streams_through(gateway: Gateway, blow: Callable[[], None], *, waiting: int = 0) -> tuple[list[Told], list[Told]]:
     """Streams that run and streams that wait when the blow falls, each followed to its end."""
 
+    def in_line(tasks: list[asyncio.Task[Told]]) -> bool:
+        assert not any(task.done() for task in tasks), [task.result() for task in tasks if task.done()]
+        return gateway.metric("api_queue_depth") == waiting
+
     async def through() -> tuple[list[Told], list[Told]]:
         async with async_sdk(gateway) as client:
             run = await start_streams(client, MAX_ACTIVE, FAR)
             wait = [asyncio.create_task(follow(client, 5)) for _ in range(waiting)]
-            await asyncio.to_thread(
-                wait_until, lambda: gateway.metric("api_queue_depth") == waiting, f"{waiting} wait in the line"
-            )
+            await asyncio.to_thread(wait_until, lambda: in_line(wait), f"{waiting} wait in the line")
             blow()
             return await asyncio.gather(*run), await asyncio.gather(*wait)
 

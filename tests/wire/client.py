@@ -35,7 +35,12 @@ def chat(tokens: int = 4, *, stream: bool = True, text: str = "Hello", **fields:
 
 
 def request(
-    path: str, body: object = None, headers: Mapping[str, str] | None = None, *, method: str = "POST", version: str = "1.1"
+    path: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    method: str = "POST",
+    version: str = "1.1",
 ) -> bytes:
     """The bytes of a request; ``body`` is JSON unless it is bytes already."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()

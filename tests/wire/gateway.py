@@ -1,8 +1,8 @@
 """A running ``headgate serve``, looked at only from outside: HTTP, its log, its exit status.
 
-    with simulated_engine() as engine, gateway(engine, "--max-active", "2") as gate:
-        ...
-        gate.until(active=0)
+with simulated_engine() as engine, gateway(engine, "--max-active", "2") as gate:
+    ...
+    gate.until(active=0)
 """
 
 from __future__ import annotations

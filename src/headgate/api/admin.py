@@ -41,5 +41,11 @@ def router(keys: Keys, restart: Callable[[str], str]) -> APIRouter:
 def _same_origin(request: Request) -> None:
     """A browser that was lured here says where it comes from; other clients send no Origin."""
     origin: Any = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is None:
+        return
+    try:
+        site = urlsplit(origin).netloc
+    except ValueError:
+        site = ""
+    if site != request.headers.get("host"):
         raise Refusal(Reason.FORBIDDEN, "This request comes from another site.")

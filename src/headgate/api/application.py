@@ -45,22 +45,41 @@ class Application:
                 return
         await self._counted(scope, receive, send)
 
+    async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (endpoint := ENDPOINTS.get(scope["path"])) is not None:
+            scope["route"] = endpoint
+            why = Refusal(Reason.INVALID_REQUEST, f"{endpoint.path} takes POST, not {scope['method']}.")
+            await _response(why, 405, {"allow": "POST"})(scope, receive, send)
+            return
+        await self.fastapi(scope, receive, send)
+
     async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI's part, with its status counted. The route is a template or ``other``, never what was sent."""
         status = 499
+        reason = "client_left"
 
         async def told(message: Any) -> None:
-            nonlocal status
+            nonlocal status, reason
             if message["type"] == "http.response.start":
                 status = message["status"]
+                named = dict(message["headers"]).get(b"x-headgate-reason")
+                reason = "ok" if status < 400 else named.decode() if named else str(_reason(status))
             await send(message)
 
-        with contextlib.suppress(asyncio.CancelledError):  # the server is going down: nobody reads an answer
-            await self.fastapi(scope, receive, told)
-        if scope["type"] == "http":
-            route = getattr(scope.get("route"), "path", OTHER)
-            reason = "ok" if status < 400 else str(_HTTP_REASONS.get(status, Reason.INVALID_REQUEST))
-            self._metrics.requests.add((route, OTHER, ANONYMOUS, str(status), reason))
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # the server is going down: nobody reads an answer
+                await self._rest(scope, receive, told)
+        finally:
+            if scope["type"] == "http":
+                route = getattr(scope.get("route"), "path", OTHER)
+                self._metrics.requests.add((route, OTHER, ANONYMOUS, str(status), reason))
+
+
+def _reason(status: int) -> Reason:
+    """For a status that came without a reason of ours: `/ready` says 503 while no engine is, say."""
+    if status >= 500:
+        return Reason.ENGINE_UNAVAILABLE if status == 503 else Reason.ENGINE_FAILED
+    return _HTTP_REASONS.get(status, Reason.INVALID_REQUEST)
 
 
 def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
@@ -80,8 +99,7 @@ def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
 
     async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        reason = _HTTP_REASONS.get(error.status_code, Reason.INVALID_REQUEST)
-        return _response(Refusal(reason, f"{error.detail}."), error.status_code, error.headers)
+        return _response(Refusal(_reason(error.status_code), f"{error.detail}."), error.status_code, error.headers)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -50,22 +50,22 @@ class Keys:
         raise _missing(given)
 
 
-def presented(headers: Headers) -> str:
+def presented(headers: Headers) -> bytes:
     """The key that a request carries: ``authorization: Bearer``, or ``x-api-key`` as Anthropic's clients send it."""
     for name, value in headers:
         if name == b"authorization":
-            scheme, _, credentials = value.decode("latin-1").partition(" ")
-            if scheme.lower() == "bearer":
+            scheme, _, credentials = value.partition(b" ")
+            if scheme.lower() == b"bearer":
                 return credentials.strip()
         elif name == b"x-api-key":
-            return value.decode("latin-1").strip()
-    return ""
+            return value.strip()
+    return b""
 
 
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode(), expected.encode())
+def _same(given: bytes, expected: str) -> bool:
+    return hmac.compare_digest(given, expected.encode())
 
 
-def _missing(given: str) -> Refusal:
+def _missing(given: bytes) -> Refusal:
     what = "The API key is not valid." if given else "An API key is needed: `Authorization: Bearer …`."
     return Refusal(Reason.UNAUTHORIZED, what)

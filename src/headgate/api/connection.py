@@ -5,7 +5,9 @@ Two things uvicorn does not do, and a gate can't do without:
 - With a second request in its buffer uvicorn stops reading until the first is answered, and so sees neither close nor
   reset: a client that pipelines and leaves would keep its slot. Here nothing is read ahead: whatever comes while a
   request is being answered is dropped, and that answer says ``connection: close``, so the client sends it again.
-- A lost connection calls ``on_gone`` at once, in the same turn of the loop, instead of waiting to be asked.
+- A lost connection calls ``on_gone`` at once, in the same turn of the loop, instead of waiting to be asked. So does a
+  half-closed one: its transport would first wait until everything is read, and a client that reads nothing would
+  never be gone.
 
 ``Downstream`` writes an answer straight to the transport. It is ASGI's ``send`` without the await: an event from the
 engine's socket callback goes out in that callback (docs/decisions/001-own-connections.md).
@@ -19,8 +21,13 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from headgate.api import problems
+from headgate.errors import Reason, Refusal
+
 BUFFER_BYTES = 256 * 1024
 """What a client may leave unread before the engine's side is paused."""
+
+_ANY = 1 << 62
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -39,8 +46,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.on_gone is not None:
+        if self.on_gone is not None and self._answering:
             self.on_gone()
+
+    def eof_received(self) -> None:
+        if self._answering:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -75,6 +86,13 @@ class Connection(HttpToolsProtocol):
         if not self._deaf:
             super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's word for bytes that are no HTTP, in the shape of all refusals."""
+        status, headers, body = problems.answer(Refusal(Reason.INVALID_REQUEST, msg))
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(b"%b%bconnection: close\r\n\r\n%b" % (STATUS_LINE[status], lines, body))
+        self.transport.close()
+
     def _stop_listening(self) -> None:
         self._deaf = True
         self.cycle.keep_alive = False
@@ -105,6 +123,7 @@ class Downstream:
         "_watch",
         "_watched_bytes",
         "on_pause",
+        "on_resume",
         "on_stall",
     )
 
@@ -117,8 +136,10 @@ class Downstream:
         self._watch: asyncio.TimerHandle | None = None
         self._watched_bytes = 0
         self.on_pause: Callable[[], object] | None = None
+        self.on_resume: Callable[[], object] | None = None
         self.on_stall: Callable[[], object] | None = None
         connection.on_pause = self._paused
+        connection.on_resume = self._resumed
 
     @property
     def started(self) -> bool:
@@ -134,7 +155,9 @@ class Downstream:
         if cycle.disconnected or cycle.response_started:
             return
         cycle.response_started = True
-        cycle.waiting_for_100_continue = False
+        if cycle.waiting_for_100_continue:
+            cycle.waiting_for_100_continue = False
+            cycle.keep_alive = False  # the body was not asked for: what comes next may be it, or another request
         lines = [STATUS_LINE[status]]
         sized = False
         for name, value in (*cycle.default_headers, *headers):
@@ -167,8 +190,7 @@ class Downstream:
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
-        if cycle.transport.get_write_buffer_size():
-            self._start_watch()
+        self._watch_rest()
 
     def cut(self) -> None:
         """Close the connection with the reply unended; a reset, where only that can tell (HTTP/1.0)."""
@@ -176,6 +198,7 @@ class Downstream:
         cycle.response_complete = True
         if self._chunked:
             cycle.transport.close()
+            self._watch_rest()
         else:
             cycle.transport.abort()
 
@@ -183,11 +206,21 @@ class Downstream:
         """The request is over: nothing more is told to it."""
         connection = self._connection
         connection.on_gone = connection.on_pause = connection.on_resume = None
+        self.on_pause = self.on_resume = self.on_stall = None
 
     def _paused(self) -> None:
         self._start_watch()
         if self.on_pause is not None:
             self.on_pause()
+
+    def _resumed(self) -> None:
+        self._watched_bytes = _ANY  # much was taken, however much has been added since
+        if self.on_resume is not None:
+            self.on_resume()
+
+    def _watch_rest(self) -> None:
+        if self._cycle.transport.get_write_buffer_size():
+            self._start_watch()
 
     def _start_watch(self) -> None:
         if self._watch is None:
@@ -197,13 +230,15 @@ class Downstream:
     def _look(self) -> None:
         """Drop a reader that has taken nothing since the last look.
 
-        Looked at only while nothing is added (paused, or ended), so that what is left can only have shrunk.
+        Looked at only while nothing is added (paused, or ended), so that what is left can only have shrunk; the next
+        request on the connection has a watch of its own.
         """
         self._watch = None
         cycle = self._cycle
         transport: Any = cycle.transport
         left = transport.get_write_buffer_size()
-        if not left or transport.is_closing() or not (cycle.response_complete or self._connection.flow.write_paused):
+        waits = cycle.response_complete or self._connection.flow.write_paused
+        if not left or not waits or self._connection.cycle is not cycle:
             return
         if left < self._watched_bytes:
             self._start_watch()

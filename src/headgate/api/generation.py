@@ -112,19 +112,21 @@ class Generation:
             sink.end()
             return status
 
+        key = ANONYMOUS
         try:
-            call = await self._read(endpoint, scope, receive, headers, request_id, arrived)
+            key = self._keys.caller(headers)
+            call = await self._read(endpoint, scope, receive, headers, request_id, key, arrived)
         except Refusal as refusal:
             status = refuse(refusal)
-            self._metrics.requests.add((endpoint.path, OTHER, ANONYMOUS, str(status), refusal.reason))
-            self._metrics.refusals.add((refusal.reason, "normal", OTHER, ANONYMOUS))
+            self._metrics.requests.add((endpoint.path, OTHER, key, str(status), refusal.reason))
+            self._metrics.refusals.add((refusal.reason, "normal", OTHER, key))
             return
-        if call is None:
-            return  # the client left while it was sending
+        if call is None or sink.gone:  # the client left while it was sending, or at once
+            self._metrics.requests.add((endpoint.path, OTHER, key, "499", "client_left"))
+            self._metrics.cancelled.add(("arriving",))
+            return
         task = asyncio.current_task()
         assert task is not None
-        if sink.gone:
-            return
         connection.on_gone = sink.on_stall = task.cancel
         try:
             await self._flow.serve(call, sink, refuse)
@@ -138,6 +140,7 @@ class Generation:
         receive: Receive,
         headers: Headers,
         request_id: str,
+        key: str,
         arrived: float,
     ) -> Call | None:
         """The request as a call; None where the client left first.
@@ -145,9 +148,9 @@ class Generation:
         Raises:
             Refusal: it can't be served as it is.
         """
-        key = self._keys.caller(headers)
         content_type = self._content_type(endpoint, headers)
-        body = await self._body(receive)
+        connection: Connection = scope["headgate.connection"]
+        body = await self._body(connection, receive)
         if body is None:
             return None
         asked = self._asked(endpoint, body, content_type)
@@ -183,26 +186,40 @@ class Generation:
             return openai.generate_to_completion(body, self._default_model())
         return openai.read_request(body, required=endpoint.required)
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body: bytes = message["body"]
-        if message.get("more_body"):
-            parts = [body]
-            size = len(body)
-            while message.get("more_body"):
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                parts.append(message["body"])
-                size += len(parts[-1])
-                if size > self._max_body_bytes:
-                    break
-            body = b"".join(parts)
-        if len(body) > self._max_body_bytes:
-            raise Refusal(Reason.TOO_LARGE, f"The body is larger than {self._max_body_bytes} bytes.")
+    async def _body(self, connection: Connection, receive: Receive) -> bytes | None:
+        """The whole body; None where the client left first."""
+        if connection.cycle.more_body:
+            limit_s = self._flow.request_timeout_s
+            try:
+                async with asyncio.timeout(limit_s):
+                    body = await self._arriving(receive)
+            except TimeoutError:
+                why = f"The request's body did not arrive within {limit_s:g} s."
+                raise Refusal(Reason.REQUEST_TIMEOUT, why) from None
+        else:  # it came with its head: no timer needed
+            body = await self._arriving(receive)
+        if body is not None and len(body) > self._max_body_bytes:
+            raise self._too_large()
+        # uvicorn stops reading at 64 KiB of body until it is asked for more, and would not see the client leave.
+        connection.flow.resume_reading()
         return body
+
+    async def _arriving(self, receive: Receive) -> bytes | None:
+        parts: list[bytes] = []
+        size = 0
+        while size <= self._max_body_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body: bytes = message["body"]
+            if not message["more_body"]:
+                return b"".join((*parts, body)) if parts else body
+            parts.append(body)
+            size += len(body)
+        raise self._too_large()
+
+    def _too_large(self) -> Refusal:
+        return Refusal(Reason.TOO_LARGE, f"The body is larger than {self._max_body_bytes} bytes.")
 
     def _content_type(self, endpoint: Endpoint, headers: Headers) -> bytes:
         wanted = b"multipart/form-data" if endpoint.reads == "multipart" else b"application/json"
@@ -211,7 +228,7 @@ class Generation:
             if name == b"content-type":
                 given = value
             elif name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
-                raise Refusal(Reason.TOO_LARGE, f"The body is larger than {self._max_body_bytes} bytes.")
+                raise self._too_large()
         kind = given.split(b";")[0].strip().lower()
         if kind == wanted or (not kind and endpoint.reads != "multipart"):
             return given or wanted

@@ -32,6 +32,7 @@ class Pace:
         starting_s: while it starts, after that.
         busy_s: once it is ready.
         idle_s: how old its gauges may become while it has no work.
+        answer_s: how long it may take to answer.
     """
 
     eager_s: float = 0.1
@@ -39,6 +40,7 @@ class Pace:
     starting_s: float = 0.5
     busy_s: float = 1.0
     idle_s: float = 5.0
+    answer_s: float = 5.0
 
 
 class Health:
@@ -58,14 +60,14 @@ class Health:
         clock: Callable[[], float],
         in_flight: Callable[[], int],
         relayed: Callable[[], int],
-        idle_s: float,
+        pace: Pace,
     ) -> None:
         self._is_ours = launch.is_ours
-        self._probe = Probe(launch.address)
+        self._probe = Probe(launch.address, answer_s=pace.answer_s)
         self._clock = clock
         self._in_flight = in_flight
         self._relayed = relayed
-        self._idle_s = idle_s
+        self._idle_s = pace.idle_s
         self._progress: Progress | None = None
         self._slow_looks = 0
         self._relayed_at_last_answer = 0
@@ -84,6 +86,22 @@ class Health:
         """Whether that is so long that it hangs."""
         return self._progress is not None and self._progress.is_wedged(wedged_after_s)
 
+    async def is_well(self) -> bool | None:
+        """Whether it says itself that it can work; None where it doesn't answer in time.
+
+        vLLM's ``/health`` only reads a flag, so a yes proves little; but after EngineCore's death its API server goes on
+        listing models for seconds, and this is the page that tells.
+        """
+        try:
+            if await self._probe.is_well():
+                return True
+            self.trouble = "its /health says that it cannot work"
+        except Slow:
+            return None
+        except Unreachable as trouble:
+            self.trouble = str(trouble)
+        return False
+
     async def is_ready(self) -> bool:
         """Whether it lists a model; what it says of itself is read then, too."""
         try:
@@ -93,6 +111,8 @@ class Health:
             return False
         if not models:
             self.trouble = "it lists no model"
+            return False
+        if not await self.is_well():
             return False
         self.models = models
         self._progress = None

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from headgate.pool.launchers import Address
 
 CONNECT_S = 2.0
-ANSWER_S = 5.0
 
 
 class Unreachable(Exception):
@@ -36,7 +35,7 @@ class _Models(msgspec.Struct):
 class Probe:
     """Looks at one address. Close it after use."""
 
-    def __init__(self, address: Address, *, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, address: Address, *, answer_s: float, connect_s: float = CONNECT_S) -> None:
         self._client = httpx.AsyncClient(
             base_url=address.url,
             timeout=httpx.Timeout(answer_s, connect=connect_s),
@@ -59,6 +58,14 @@ class Probe:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise Unreachable("GET /v1/models is not answered with a list of models") from None
         return tuple(found.data)
+
+    async def is_well(self) -> bool:
+        """Whether ``/health`` finds no fault; an engine with no such page has none to find.
+
+        Raises:
+            Unreachable, Slow: there is no answer.
+        """
+        return not (await self._get("/health")).is_server_error
 
     async def metrics(self) -> Metrics | None:
         """What ``/metrics`` says; None if the engine has no such page.

@@ -4,6 +4,8 @@ Here the pure parts meet a process and a clock: what has happened to the engine 
 ``lifecycle``, and its state decides what is done next. Nobody else starts, stops or judges an engine. An
 engine of somebody else's has the same life but for the process: it is only looked at. It ends at the engine's
 state and slots; who uses them is the pool's and the gate's part.
+
+Longer than other files here: one owner's state in two places would need a protocol between them.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class Supervisor:
         start_timeout_s: a start may take so long; None for as long as the process lives.
         in_flight: our work at this engine now.
         relayed: how many events were relayed from it so far.
-        on_change: called when its state, slots or models have changed.
+        on_change: called when its state, slots, models or phase of loading have changed.
         max_active: slots while it is ready; None for what follows from its own statement.
 
     Attributes:
@@ -122,6 +124,8 @@ class Supervisor:
         self._since_s = self._born_s = clock()
         self._first_ready_s: float | None = None
         self._look_at_s = 0.0
+        self._suspicions = self._settled = 0
+        self._cleared = asyncio.Event()
         self._load: LoadProgress | None = None
         self._last_lines: list[str] = []
 
@@ -150,7 +154,7 @@ class Supervisor:
     @property
     def slots(self) -> int:
         """How many generations it takes at once now: 0 unless it is ready."""
-        if self.state is not State.READY or self.launch is None:
+        if self.state is not State.READY or self._is_suspected or self.launch is None:
             return 0
         if self._max_active is not None:
             return self._max_active
@@ -192,7 +196,7 @@ class Supervisor:
         }
 
     def subscribe(self, listener: Callable[[Supervisor], None]) -> None:
-        """Call this back, too, when its state, slots or models have changed."""
+        """Call this back, too, whenever ``on_change`` is."""
         self._listeners.append(listener)
 
     # What others ask for.
@@ -232,11 +236,27 @@ class Supervisor:
             self._max_active = slots
             self._tell()
 
-    def engine_failed_hint(self) -> None:
-        """Somebody's connection to it was refused or reset: look now rather than at the next turn."""
-        if self.state is State.READY:
-            self._look_at_s = float("-inf")
-            self._nudge.set()
+    def suspect(self) -> None:
+        """It failed somebody's request: it has no slots until it has been looked at, which is done now."""
+        if self.state is not State.READY:
+            return
+        was_suspected = self._is_suspected
+        self._suspicions += 1
+        self._look_at_s = float("-inf")
+        self._nudge.set()
+        if not was_suspected:
+            self._cleared.clear()
+            self._tell()
+
+    async def looked_at(self) -> bool:
+        """Wait until a suspicion is settled: whether the engine is well."""
+        while self._is_suspected:
+            await self._cleared.wait()
+        return self.state is State.READY
+
+    @property
+    def _is_suspected(self) -> bool:
+        return self._suspicions != self._settled
 
     # The one task.
 
@@ -288,7 +308,7 @@ class Supervisor:
             clock=self._clock,
             in_flight=self._in_flight,
             relayed=self._relayed,
-            idle_s=self._pace.idle_s,
+            pace=self._pace,
         )
         if launch.is_ours:
             self._process = await EngineProcess.start(launch.argv, launch.env, self._read_line)
@@ -329,7 +349,10 @@ class Supervisor:
                 self._become_ready()
             return
         slots, models = self.slots, self._health.models
-        reachable = await self._health.look()
+        # A suspicion that comes while we look is for the next look: this one may see the engine as it was before.
+        suspicions = self._suspicions
+        well = await self._health.is_well() if self._is_suspected else True
+        reachable = well is not False and await self._health.look()
         self.models = self._health.models or self.models
         if self.state is State.WEDGED:
             # Somebody else's: we cannot restart it, so it is tried again once it moves, or once nobody waits
@@ -344,10 +367,16 @@ class Supervisor:
         elif self._process is None and self.state is State.READY and self._health.is_wedged(self._wedged_after_s):
             self.failure = f"work in flight and no progress for {self._health.stalled_s:.0f} s"
             self._move(Event.STALLED)
-        elif slots != self.slots or models != self._health.models:
-            self._tell()
+        else:
+            if well:
+                self._settled = suspicions
+                self._cleared.set()
+            if slots != self.slots or models != self._health.models:
+                self._tell()
 
     def _period_s(self) -> float:
+        if self._is_suspected:
+            return self._pace.eager_s
         if self.state is not State.STARTING:
             return self._pace.busy_s
         is_fresh = self._clock() - self._since_s < self._pace.eager_for_s
@@ -421,6 +450,8 @@ class Supervisor:
 
     def _move(self, event: Event) -> None:
         before, self.state = self.state, advance(self.state, event)
+        self._settled = self._suspicions  # of a state that is over
+        self._cleared.set()
         self._since_s = self._clock()
         self._log.info("engine %s: %s, was %s", self.name, self.state, before)
         if self.state is State.STOPPED:
@@ -437,4 +468,7 @@ class Supervisor:
     def _read_line(self, line: str) -> None:
         self._log.debug("engine %s: %s", self.name, line)
         if self.launch is not None and self.state is State.STARTING:
-            self._load = self.launch.read_line(line) or self._load
+            before, self._load = self._load, self.launch.read_line(line) or self._load
+            if self._load is not None and (before is None or before.phase != self._load.phase):
+                self._log.info("engine %s: %s", self.name, self._load.phase)
+                self._tell()

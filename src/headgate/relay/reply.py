@@ -12,6 +12,7 @@ what goes wrong is told inside the stream).
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -40,6 +41,7 @@ _NOT_PASSED = frozenset(
             b"proxy-authenticate",
         ),
         *(b"content-length", b"date", b"server", b"x-request-id"),  # ours instead
+        *(b"x-headgate-engine", b"x-headgate-queue-ms", b"x-headgate-reason"),  # of a gateway behind this one
     )
 )
 _SSE_HEADERS: Headers = [
@@ -67,7 +69,14 @@ class FinalEvent(Enum):
 
 
 class Sink(Protocol):
-    """The client's side. None of these waits; what the client hasn't taken is buffered, and the reply is paused."""
+    """The client's side. None of these waits; what the client hasn't taken is buffered, and the reply is paused.
+
+    Attributes:
+        on_pause, on_resume: called when the client takes too little, and when it has caught up.
+    """
+
+    on_pause: Callable[[], object] | None
+    on_resume: Callable[[], object] | None
 
     def start(self, status: int, headers: Headers) -> None: ...
     def write(self, data: bytes) -> None: ...
@@ -108,8 +117,7 @@ class StaleConnection(Exception):
     """A kept-alive connection was closed by the engine before it took the request; the slot is still held."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What the client asked for, as far as the way back depends on it."""
 
     dialect: Dialect
@@ -119,8 +127,7 @@ class Plan:
     as_generate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a reply ended. ``reason`` is ``ok``, ``client_left`` or a ``Reason``; ``status`` what the client saw."""
 
     status: int
@@ -137,6 +144,7 @@ class Reply:
         clock: seconds, monotonic.
         arrived: when the request arrived, by ``clock``.
         headers: sent with every head (request id, engine, …); a list, read when the head goes out.
+        first: told the seconds from arrival to a stream's first event.
         gap: told the seconds between two events of a stream.
         trouble: told that the engine failed, before the slot goes back: nobody shall be granted a dying engine.
         retry_after_s: asked when an engine's own 429 or 503 goes out without a ``retry-after``.
@@ -150,6 +158,7 @@ class Reply:
         clock: Callable[[], float],
         arrived: float,
         headers: Headers,
+        first: Callable[[float], None],
         gap: Callable[[float], None],
         trouble: Callable[[], None],
         retry_after_s: Callable[[], float],
@@ -159,6 +168,7 @@ class Reply:
         self._clock = clock
         self._arrived = arrived
         self.headers = headers
+        self._first = first
         self._gap = gap
         self._trouble = trouble
         self._retry_after_s = retry_after_s
@@ -166,6 +176,9 @@ class Reply:
         self._exchange: Exchange | None = None
         self._slot: Slot | None = None
         self._done: asyncio.Future[Ending] | None = None
+        self._expired: Refusal | None = None
+        sink.on_pause = self.pause
+        sink.on_resume = self.resume
         self.started = False
         self.committed = False
         self.usage = usage.Usage()
@@ -187,6 +200,7 @@ class Reply:
         self._closed_well = False
         self._failed: Ending | None = None
         self._final_sent = False
+        self._says = False
 
     # What the flow asks for.
 
@@ -198,6 +212,11 @@ class Reply:
             StaleConnection: likewise, and ``slot`` was not released.
             Refusal: ``request_timeout``, by ``expire``, before anything was sent.
         """
+        if self._expired is not None:  # while there was no exchange
+            exchange.abort()
+            if not self.started:
+                raise self._expired
+            return self.tell_late(self._expired)
         self._fresh()
         self._exchange = exchange
         self._slot = slot
@@ -207,6 +226,8 @@ class Reply:
             return await self._done
         except asyncio.CancelledError:
             self._abort_exchange()
+            if self._done.done() and not self._done.cancelled():
+                self._done.exception()  # seen: it came in the same turn as the cancellation
             raise
 
     def hold(self) -> None:
@@ -218,9 +239,12 @@ class Reply:
     def expire(self, refusal: Refusal) -> None:
         """The request's time is over."""
         if self._done is None or self._done.done():
+            self._expired = refusal  # between two tries, say
             return
         self._abort_exchange()
-        if self.started:
+        if self._closed_well:
+            self._end_stream()  # the answer was whole; the engine only doesn't end its body
+        elif self.started:
             self._settle(self.tell_late(refusal))
         else:
             self._release()
@@ -314,6 +338,11 @@ class Reply:
         else:
             self._break_off(why)
 
+    def on_failed(self, error: Exception) -> None:
+        self._abort_exchange()
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
     # Streams.
 
     def _on_special(self, events: list[bytes], now: float) -> None:
@@ -322,6 +351,7 @@ class Reply:
         out: list[bytes] = []
         for event in events:
             told = sse.payload(event)
+            self._says = self._says or bool(told)
             if not told:
                 out.append(event)
                 continue
@@ -331,11 +361,13 @@ class Reply:
                 out.append(event)
                 continue
             error = None
-            if b'"error"' in told or event.startswith(b"event: error"):
+            if event.startswith(b"event: error"):
+                error = usage.error_status(told) or 500
+            elif b'"error"' in told:
                 error = usage.error_status(told)
             if error is not None:
                 if not self.committed:
-                    self._answer_with_error(error, told)
+                    self._answer_with_error(error, event, told)
                     return
                 out.append(event)
                 if dialect is Dialect.OPENAI:
@@ -358,6 +390,11 @@ class Reply:
                 out.append(event)
             if dialect is not Dialect.OPENAI and event.startswith(_TERMINAL[dialect]):
                 self._closed_well = True
+                if b'"status":"cancelled"' in told and b'"incomplete_details"' in told:
+                    self._flush(out[:-1])
+                    self._closed_well = False
+                    self._break_off("the engine aborted the request")
+                    return
                 if event.startswith(b"event: response.failed"):
                     self._failed = Ending(200, Reason.ENGINE_FAILED, "the engine reported a failed response")
         self._flush(out)
@@ -365,7 +402,7 @@ class Reply:
     def _flush(self, out: list[bytes]) -> None:
         if not out:
             return
-        if self.first_event_at is not None or self._closed_well:
+        if self._says:
             self._start_stream()
             self.committed = True
         elif not self.started:
@@ -375,6 +412,7 @@ class Reply:
     def _mark_event(self, now: float) -> None:
         if self.first_event_at is None:
             self.first_event_at = now
+            self._first(now - self._arrived)
         else:
             self._gap(now - self._last_event_at)
         self._last_event_at = now
@@ -397,8 +435,8 @@ class Reply:
         return event if plan.wants_usage else b""
 
     def _final_comment(self, out: list[bytes], now: float) -> None:
-        wanted = self._plan.final_event in (FinalEvent.AUTO, FinalEvent.COMMENT)
-        if wanted and not self._final_sent:
+        # Also for `data`, where the engine gave no usage chunk to put it in.
+        if self._plan.final_event is not FinalEvent.OFF and not self._final_sent:
             self._final_sent = True
             out.append(b": headgate " + msgspec.json.encode(self.facts(now)) + b"\n\n")
 
@@ -427,7 +465,10 @@ class Reply:
         if not self._passing:
             self._whole.append(data)
             self._whole_bytes += len(data)
-            if self._whole_bytes <= WHOLE_BYTES:
+            if self._whole_bytes <= WHOLE_BYTES or self._plan.as_generate:
+                return
+            if self.started:
+                self._break_off("the engine sent no stream where one was asked for")
                 return
             self._passing = self.committed = self.started = True
             data = b"".join(self._whole)
@@ -461,18 +502,18 @@ class Reply:
                 body = usage.with_headgate(body, self.facts(self._clock()))
         self._answer(self._status, headers, body)
 
-    def _answer_with_error(self, status: int, body: bytes) -> None:
+    def _answer_with_error(self, status: int, event: bytes, body: bytes) -> None:
         """The engine said 200 and then an error as its first event: the client gets the error's own status."""
         if status in _TROUBLE:
             self._trouble()
         self._abort_exchange()
         if self.started:
-            self._sink.write(
-                b"data: " + body + b"\n\n" + (openai.DONE if self._plan.dialect is Dialect.OPENAI else b"")
-            )
+            self._sink.write(event + (openai.DONE if self._plan.dialect is Dialect.OPENAI else b""))
             self._sink.end()
             self._settle(Ending(200, self._ending(status).reason, "the engine refused"))
             return
+        if self._plan.dialect is Dialect.RESPONSES:
+            body = openai.unflattened(body)
         self._answer(status, [(b"content-type", b"application/json")], body)
 
     def _answer(self, status: int, headers: Headers, body: bytes) -> None:
@@ -486,12 +527,16 @@ class Reply:
         """Send a whole answer to the client."""
         status, headers, body = answer.status, answer.headers, answer.body
         if self.started:  # held: the head said 200 and a stream, so what came instead is told inside it
-            return self.tell_late(Refusal(Reason.ENGINE_FAILED, f"The engine answered {status} instead of a stream."))
+            why = openai.error_message(body) or f"The engine answered {status} instead of a stream."
+            reason = Reason(self._ending(status).reason) if status >= 400 else Reason.ENGINE_FAILED
+            return self.tell_late(Refusal(reason, why))
         ending = self._ending(status)
         if status >= 400:
             headers.append((b"x-headgate-reason", ending.reason.encode()))
         if status in (429, 503) and not any(name == b"retry-after" for name, _ in headers):
-            headers.append((b"retry-after", b"%d" % max(1, min(60, round(self._retry_after_s())))))
+            wait_s = min(max(self._retry_after_s(), 0.001), 60.0)
+            headers.append((b"retry-after", b"%d" % math.ceil(wait_s)))
+            headers.append((b"retry-after-ms", b"%d" % math.ceil(wait_s * 1e3)))
         self.started = self.committed = True
         headers.append((b"content-length", b"%d" % len(body)))
         self._sink.start(status, [*headers, *self.headers])

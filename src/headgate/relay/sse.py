@@ -37,7 +37,7 @@ class EventSplitter:
         """
         if not self._rest:
             end = data.find(b"\n\n")
-            if end == len(data) - 2 and end >= 0:
+            if end == len(data) - 2 and end >= 0 and b"\r" not in data:
                 return [data]
         else:
             data = self._rest + data

@@ -10,6 +10,7 @@ Not decided here: what is retried (``flow``), what the bytes mean (``reply``).
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Protocol, cast
 
@@ -17,9 +18,15 @@ import httptools
 
 Headers = list[tuple[bytes, bytes]]
 
+log = logging.getLogger(__name__)
+
 
 class Receiver(Protocol):
-    """Who is told what comes back. Exactly one of ``on_end`` and ``on_broken`` is called, once, and last."""
+    """Who is told what comes back. Exactly one of ``on_end`` and ``on_broken`` is called, once, and last.
+
+    Where one of them raises, ``on_failed`` follows: an exception in a socket's callback ends the connection and
+    nothing else, and the request would wait for an end that never comes.
+    """
 
     def on_head(self, status: int, headers: Headers) -> None: ...
     def on_data(self, data: bytes) -> None: ...
@@ -27,6 +34,8 @@ class Receiver(Protocol):
     def on_broken(self, why: str, *, answered: bool) -> None:
         """The exchange failed. ``answered``: at least one byte of an answer had come."""
         ...
+
+    def on_failed(self, error: Exception) -> None: ...
 
 
 class Unreachable(Exception):
@@ -114,29 +123,46 @@ class Exchange(asyncio.Protocol):
             self.abort()
             return
         self._answered = True
+        wrong = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._break(f"the engine's answer is not HTTP: {error}")
-            return
-        parts = self._parts
-        if parts:
-            block = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            receiver.on_data(block)
-        if self._complete and self._receiver is not None:
-            self._finish()
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            wrong = error
+        try:
+            parts = self._parts
+            if parts:  # those before a mistake count, too
+                block = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                receiver.on_data(block)
+            if self._receiver is None:
+                return
+            if self._complete:
+                self._trailing = self._trailing or wrong is not None
+                self._finish()
+            elif wrong is not None:
+                self._break(f"the engine's answer is not HTTP: {wrong}")
+        except Exception as error:
+            self._fail(receiver, error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._upstream.forget(self)
-        if self._receiver is None:
+        receiver = self._receiver
+        if receiver is None:
             return
-        if not self._answered:
-            self._break("the engine closed the connection without an answer")
-        elif self._until_close():
-            self._finish()
-        else:
-            self._break("the engine closed the connection in the middle of its answer")
+        try:
+            if not self._answered:
+                self._break("the engine closed the connection without an answer")
+            elif self._until_close():
+                self._finish()
+            else:
+                self._break("the engine closed the connection in the middle of its answer")
+        except Exception as error:
+            self._fail(receiver, error)
+
+    def _fail(self, receiver: Receiver, error: Exception) -> None:
+        log.exception("an answer of the engine's could not be handled")
+        self.abort()
+        receiver.on_failed(error)
 
     def _until_close(self) -> bool:
         """Whether the body is one that ends with the connection (neither length nor chunks), and so is whole."""
@@ -165,13 +191,16 @@ class Exchange(asyncio.Protocol):
     # What the parser finds.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        if not self._head_done:  # a trailer, or the head of a second answer, is nobody's business
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._complete:
             self._trailing = True  # a second answer to one request: the connection can't be trusted again
             return
         status = self._parser.get_status_code()
+        if status > 599:
+            raise ValueError(f"there is no status {status}")
         if status >= 200 and self._receiver is not None:
             self._head_done = True
             self._receiver.on_head(status, self._headers)
@@ -211,20 +240,23 @@ class Upstream:
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
-    async def connect(self, *, fresh: bool = False) -> Exchange:
-        """A connection: the one last used where one is idle, else (or if ``fresh``) a new one.
+    def idle(self) -> Exchange | None:
+        """The connection used last, of those that are idle and not too old; None where there is none."""
+        oldest = self._loop.time() - self._idle_s
+        while self._idle:
+            exchange, _ = self._idle.popitem()
+            if exchange.usable and exchange.idle_since > oldest:
+                exchange.reused = True
+                return exchange
+            exchange.abort()
+        return None
+
+    async def connect(self) -> Exchange:
+        """A new connection.
 
         Raises:
             Unreachable: it could not be opened.
         """
-        if not fresh:
-            oldest = self._loop.time() - self._idle_s
-            while self._idle:
-                exchange, _ = self._idle.popitem()
-                if exchange.usable and exchange.idle_since > oldest:
-                    exchange.reused = True
-                    return exchange
-                exchange.abort()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, exchange = await self._loop.create_connection(
@@ -239,6 +271,8 @@ class Upstream:
         if self._closed:
             exchange.abort()
             raise Unreachable("the engine is being stopped")
+        if not exchange.usable:  # lost before this task ran again: nobody would tell whoever sends on it
+            raise Unreachable("the engine closed the connection at once")
         self._open.add(exchange)
         return exchange
 

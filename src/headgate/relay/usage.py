@@ -13,6 +13,7 @@ messages             ``message`` of ``message_start``, ``message_delta``  input_
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -24,11 +25,10 @@ TAIL_BYTES = 4096
 
 
 class Usage(msgspec.Struct):
-    """Tokens of one request. ``estimated``: counted from events, because the engine never said."""
+    """Tokens of one request."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    estimated: bool = False
 
 
 class _Counts(msgspec.Struct):
@@ -49,7 +49,7 @@ class _Told(msgspec.Struct):
 
 
 _told = msgspec.json.Decoder(_Told)
-_counts = msgspec.json.Decoder(_Counts)
+_first_value = json.JSONDecoder().raw_decode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _error = msgspec.json.Decoder(dict[str, Any])
 
@@ -63,9 +63,12 @@ def read(data: bytes, usage: Usage) -> bool:
     counts = told.usage
     if counts is None and told.response is not None:
         counts = told.response.usage
-    if counts is None and told.message is not None:
-        counts = told.message.usage
-    return counts is not None and _take(counts, usage)
+    if counts is not None:
+        return _take(counts, usage)
+    if told.message is not None and told.message.usage is not None:
+        # The beginning of a message: its prompt is known, and the tokens that it will have are not.
+        usage.prompt_tokens = told.message.usage.input_tokens or 0
+    return False
 
 
 def read_tail(tail: bytes, usage: Usage) -> bool:
@@ -73,14 +76,12 @@ def read_tail(tail: bytes, usage: Usage) -> bool:
     at = tail.rfind(b'"usage"')
     if at < 0:
         return False
-    start = tail.find(b"{", at)
-    end = tail.find(b"}", start)
-    if start < 0 or end < 0:
-        return False
+    text = tail[at + len(b'"usage"') :].decode("utf-8", "replace").lstrip(" \r\n\t:")
     try:
-        return _take(_counts.decode(tail[start : end + 1]), usage)
-    except msgspec.MsgspecError:
-        return False  # a nested object inside usage: better no figure than half of one
+        counts, _ = _first_value(text)
+        return _take(msgspec.convert(counts, _Counts), usage)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return False
 
 
 def _take(counts: _Counts, usage: Usage) -> bool:
@@ -103,15 +104,19 @@ def has_no_choices(data: bytes) -> bool:
 
 def without_usage(event: bytes) -> bytes:
     """The same chunk with no ``usage`` key, for a client that didn't ask for it."""
-    fields = _object.decode(sse.payload(event))
-    fields.pop("usage", None)
+    try:
+        fields = _object.decode(sse.payload(event))
+    except msgspec.MsgspecError:
+        return event
+    if fields.pop("usage", None) is None:
+        return event
     return b"data: " + msgspec.json.encode(fields) + b"\n\n"
 
 
 def with_headgate(body: bytes, facts: dict[str, object]) -> bytes:
     """A JSON object with our facts added under the key ``headgate``; anything else comes back as it was."""
     end = body.rstrip()
-    if not (end.startswith(b"{") and end.endswith(b"}")) or len(end) <= 2:
+    if not (end.startswith(b"{") and end.endswith(b"}")) or not end[1:-1].strip():
         return body
     return end[:-1] + b',"headgate":' + msgspec.json.encode(facts) + b"}"
 

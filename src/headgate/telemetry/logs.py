@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TextIO
 
 import msgspec
@@ -18,9 +19,14 @@ import msgspec
 _encoder = msgspec.json.Encoder()
 
 
+@lru_cache(maxsize=2)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+
+
 def _stamp(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 
 
 class _JsonFormatter(logging.Formatter):
@@ -84,7 +90,8 @@ class RequestLog:
             }
             self._lines.append(_encoder.encode(line).decode())
         else:
-            shown = " ".join(f"{key}={value}" for key, value in fields.items() if value not in (None, ""))
+            pairs = (f"{key}={value}" for key, value in fields.items() if value not in (None, ""))
+            shown = " ".join(pair if pair.isprintable() else repr(pair) for pair in pairs)
             self._lines.append(f"{time.strftime('%H:%M:%S', time.localtime(now))} {shown}")
         if not self._flush_due:
             self._flush_due = True

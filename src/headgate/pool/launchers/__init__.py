@@ -7,6 +7,7 @@ nothing. Separate from the supervisor so that a new kind of engine is one new fi
 from __future__ import annotations
 
 import re
+import secrets
 import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 LOOPBACK = "127.0.0.1"
+_PORTS = range(20_000, 32_768)
 _OPTION = re.compile(r"--[A-Za-z]")
 
 
@@ -91,12 +93,20 @@ class Launcher(Protocol):
 def free_port(host: str = LOOPBACK) -> int:
     """A port that is free now.
 
-    Somebody may take it before the engine does. Then that start fails, and the next one has another port.
+    Not one of those that the system gives to outgoing connections (from 32768 on): a vLLM takes a while before it
+    listens, and by then our own connections might sit there. Somebody may still be quicker than the engine. Then
+    that start fails, and the next one has another port.
     """
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in (*(secrets.choice(_PORTS) for _ in range(50)), 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise OSError(f"no port is free on {host}")
 
 
 def options(args: Sequence[str], name: str) -> list[str] | None:

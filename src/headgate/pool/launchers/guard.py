@@ -31,12 +31,13 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 ON_LINUX = sys.platform == "linux"
 COMPLAIN_AFTER_S = 5.0
+FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def main(argv: list[str]) -> int:
     """Run one engine to its end."""
     # A Ctrl-C or a SIGTERM to everybody means the gateway, which says on the pipe what is to be done.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+    for number in (*FROM_OUTSIDE, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     # Written to by the interpreter at each SIGCHLD: the end of a child wakes the same select() as a command.
     wake_reader, wake_writer = os.pipe()
@@ -59,8 +60,11 @@ def main(argv: list[str]) -> int:
 
 def _start(argv: list[str]) -> int:
     guard = os.getpid()
+    # Held back over the fork: until its handlers are reset the child would ignore an early SIGTERM.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return pid
     try:
         os.setsid()
@@ -68,15 +72,9 @@ def _start(argv: list[str]) -> int:
         if os.getppid() != guard:  # the guard was killed before the line above could help
             os._exit(1)
         signal.set_wakeup_fd(-1)
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGHUP,
-            signal.SIGQUIT,
-            signal.SIGPIPE,
-            signal.SIGXFSZ,
-        ):
+        for number in (*FROM_OUTSIDE, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)  # what is ignored would stay so in the engine
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.dup2(2, 1)

@@ -62,7 +62,7 @@ class Look:
         try:
             self._settings = settings_.load({"model": model, **flags}, environ, config)
         except SettingsError as error:
-            self._bad = fail("settings", str(error), "Mend it; `headgate serve --help-all` shows every setting.")
+            self._bad = fail("settings", str(error), "`headgate serve --help-all` shows what each setting takes.")
 
     def findings(self) -> Iterator[Finding]:
         """Everything there is to look at, each as soon as it is seen."""
@@ -94,16 +94,22 @@ class Look:
         try:
             VllmLauncher(settings.model, (), tuple(args), settings.engine_command)
         except ValueError as error:
-            yield fail("settings", str(error), "Mend it in ENGINE_ARGS or ENGINE_COMMAND.")
+            yield fail("settings", str(error), "It is ENGINE_ARGS or ENGINE_COMMAND that says so.")
             return
         found = vllm.look(settings.engine_command)
         cpu_build = found is not None and found.cpu_build
         gpus = gpu.look(self._environ)
-        yield from gpu.describe(
-            gpus, cpu_build=cpu_build, wanted=wish.gpus, share=wish.share, tells_bytes=wish.tells_bytes
-        )
-        yield vllm.describe(found, settings.engine_command)
         model = model_.look(settings.model, args, self._environ)
+        yield from gpu.describe(
+            gpus,
+            cpu_build=cpu_build,
+            wanted=wish.gpus,
+            share=0.0 if wish.tells_bytes else wish.share,
+            least=fit.least(model.weights_bytes, wish),
+        )
+        if cpu_build and not wish.tells_bytes and "VLLM_CPU_KVCACHE_SPACE" not in self._environ:
+            yield fit.kv_cache_in_ram(wish)
+        yield vllm.describe(found, settings.engine_command)
         yield from model.findings
         totals = [g.total for g in gpus.visible[: wish.gpus] if g.total is not None]
         if model.weights_bytes and totals and not cpu_build:

@@ -95,9 +95,23 @@ def describe(weights_bytes: int, how: str, config: Config, gpu_total: int, wish:
     room += f", some {some(tokens)} tokens at {size(per_token)} (config.json)"
     longest = wish.max_model_len or config.max_position_embeddings
     if longest is not None and tokens < longest:
-        mend = f"--engine-args '--max-model-len {max(256, tokens * 9 // 10 // 256 * 256)}'"
+        mend = f"Add --max-model-len {max(256, tokens * 9 // 10 // 256 * 256)} to --engine-args."
         return warn("fit", f"{room}; one request may have {longest:,}, and vLLM won't start if that doesn't fit", mend)
     return ok("fit", room)
+
+
+def least(weights_bytes: int | None, wish: Wishes) -> int | None:
+    """What each GPU must have at the very least; None where the weights aren't known."""
+    return None if weights_bytes is None else weights_bytes // wish.gpus + AROUND
+
+
+def kv_cache_in_ram(wish: Wishes) -> Finding:
+    """A vLLM built for CPUs, that nobody told how much RAM its KV cache may have."""
+    return warn(
+        "fit",
+        f"vLLM takes {wish.share:.0%} of all RAM for its KV cache, and fails where that much isn't free",
+        "Set VLLM_CPU_KVCACHE_SPACE to so many GiB, such as 4.",
+    )
 
 
 def _short(args: Sequence[str], name: str) -> int | None:

@@ -76,7 +76,7 @@ def look(environ: Mapping[str, str]) -> Gpus:
     return Gpus(tuple(visible), users, hidden=len(gpus) - len(visible))
 
 
-def describe(gpus: Gpus, *, cpu_build: bool, wanted: int, share: float, tells_bytes: bool) -> Iterator[Finding]:
+def describe(gpus: Gpus, *, cpu_build: bool, wanted: int, share: float, least: int | None) -> Iterator[Finding]:
     """What vLLM would find.
 
     Args:
@@ -84,7 +84,7 @@ def describe(gpus: Gpus, *, cpu_build: bool, wanted: int, share: float, tells_by
         cpu_build: vLLM's build is one for CPUs.
         wanted: how many GPUs it is to use together.
         share: of a GPU's memory that it takes for itself, and refuses to start without.
-        tells_bytes: it was told how much to take for the KV cache, so that the share isn't asked for.
+        least: bytes of each GPU that the model can't do without; None where that isn't known.
     """
     if cpu_build:
         yield ok("gpu", "none is used: this vLLM is built for CPUs")
@@ -100,9 +100,10 @@ def describe(gpus: Gpus, *, cpu_build: bool, wanted: int, share: float, tells_by
     for gpu in gpus.visible[:wanted]:
         users = (gpus.users or {}).get(gpu.uuid, ())
         said = f"{_name(gpu)}; {', '.join(users) or 'nobody else'} on it"
-        if gpu.total and gpu.free is not None and gpu.free < share * gpu.total and not tells_bytes:
+        if gpu.total and gpu.free is not None and gpu.free < share * gpu.total:
             fits = int(gpu.free / gpu.total * 100 - 1) / 100
-            less = f", or --engine-args '--gpu-memory-utilization {fits:.2f}'" if fits >= 0.1 else ""
+            enough = fits >= 0.1 and (least or 0) <= fits * gpu.total
+            less = f", or add --gpu-memory-utilization {fits:.2f} to --engine-args" if enough else ""
             yield fail(
                 "gpu",
                 f"{said}. vLLM wants {share:.0%} of it, {size(share * gpu.total)}, and won't start with less free",

@@ -66,7 +66,7 @@ def _headgate(host: str, port: int) -> str | None:
     asked = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
     url = f"http://{f'[{asked}]' if ':' in asked else asked}:{port}/health"
     with contextlib.suppress(httpx.HTTPError, ValueError, AttributeError):
-        said = httpx.get(url, timeout=2.0, trust_env=False).json()
+        said = httpx.get(url, timeout=1.0, trust_env=False).json()
         if said.get("status") == "ok" and "version" in said:
             who = " and ".join(holders(port))
             return f"a Headgate {said['version']} that runs already{f', {who}' if who else ''}"

@@ -1,0 +1,81 @@
+"""What the gate costs, in µs: ``python -m tests.gate.measure``. Not a test: it says, and judges nothing.
+
+Each figure is the least of many short batches, so that whatever else the machine does hardly shows.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tests.gate.says import granted, served, waiting
+
+from headgate.gate import Gate, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BATCH = 200
+BATCHES = 400
+
+
+def least_us(batch: Callable[[], None]) -> float:
+    """The least time of a batch's ``BATCH`` rounds, for one round."""
+    least = float("inf")
+    for _ in range(BATCHES):
+        started = time.perf_counter()
+        batch()
+        least = min(least, time.perf_counter() - started)
+    return least / BATCH * 1e6
+
+
+def uncontended() -> None:
+    gate = Gate(Ledger())
+    gate.resize("e0", 64)
+
+    async def acquire_and_release() -> None:
+        for _ in range(BATCH):
+            (await gate.acquire(size_bytes=1000, request_timeout_s=300.0)).release()
+
+    def batch() -> None:
+        with suppress(StopIteration):
+            acquire_and_release().send(None)
+
+    print(f"acquire + release, a slot free: {least_us(batch):.1f}")
+
+
+def refused() -> None:
+    ledger = Ledger(queue_mode="reject")
+    ledger.resize(0.0, "e0", 64)
+    for at in range(64):
+        ledger.offer(at / 10)
+
+    def batch() -> None:
+        for _ in range(BATCH):
+            ledger.offer(6.4)
+
+    print(f"offer + refusal, 64 slots held: {least_us(batch):.1f}")
+
+
+def contended(length: int) -> None:
+    ledger = Ledger(queue_max=10**9, queue_max_bytes=10**15)
+    ledger.resize(0.0, "e0", 1)
+    running = granted(ledger.offer(0.0))
+    for _ in range(length):
+        waiting(ledger.offer(0.0, 1, 1000, 300.0))
+
+    def batch() -> None:
+        nonlocal running
+        for _ in range(BATCH):
+            ledger.offer(1.0, 1, 1000, 300.0)
+            (running,) = served(ledger.leave(1.0, running))
+
+    print(f"offer + wait + leave + grant, {length} in line: {least_us(batch):.1f}")
+
+
+if __name__ == "__main__":
+    uncontended()
+    refused()
+    for length in (100, 10_000, 100_000):
+        contended(length)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headgate.workbench.check import Look, port, remote, report
+from headgate.workbench.check.finding import Verdict
+from tests.simulated import simulated_engine
+from tests.workbench.running import environment, gateway, nvidia_smi, run_python, script
+
+CHECK = (
+    "import sys, json; from headgate.workbench import check; "
+    "sys.exit(check.run(sys.argv[1] or None, json.loads(sys.argv[2]), '--json' in sys.argv))"
+)
+DEAD = "http://127.0.0.1:9"
+
+
+def check(folder: Path, model: str = "", env: dict[str, str] | None = None, **flags: str) -> tuple[int, dict[str, Any]]:
+    """What ``--json`` would say, with the exit status."""
+    given = {"port": "0", "cache_dir": str(folder / "cache"), **flags}
+    look = Look(model or None, given, env or environment())
+    findings = list(look.findings())
+    status = look.status(findings)
+    said: dict[str, Any] = json.loads(report.as_json(findings, look.sentence(findings), status, look.command))
+    assert said["exit_status"] == status
+    return status, said
+
+
+def verdicts(said: dict[str, Any]) -> dict[str, str]:
+    return {finding["name"]: finding["verdict"] for finding in said["findings"]}
+
+
+def test_with_nothing_given_the_simulated_engine_will_work(tmp_path: Path) -> None:
+    status, said = check(tmp_path)
+    assert status == 0
+    assert "would listen on a free port of 127.0.0.1 and answer with made-up text" in said["sentence"]
+
+
+def test_with_no_vllm_and_no_gpu_a_model_will_not_work(tmp_path: Path) -> None:
+    env = environment(PATH=str(tmp_path), HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    status, said = check(tmp_path, "Qwen/Tiny", env, engine_command="no-such-vllm")
+    assert status == 1
+    assert [verdicts(said)[name] for name in ("gpu", "engine", "model")] == ["fail"] * 3
+    assert said["sentence"].endswith("would not work here now: see FAIL at gpu, engine, model.")
+
+
+def test_with_vllm_a_gpu_and_a_folder_it_says_what_will_be_started(tmp_path: Path) -> None:
+    model = tmp_path / "tiny"
+    model.mkdir()
+    (model / "config.json").write_text('{"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 64}')
+    (model / "model.safetensors").write_bytes(b"w" * 5000)
+    (model / "tokenizer.json").write_text("{}")
+    nvidia_smi(tmp_path / "bin", "0, GPU-aa, NVIDIA H200, 143771, 143000, 580.95")
+    command = str(script(tmp_path / "bin", "vllm", "echo 0.32.0"))
+    env = environment(PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    status, said = check(tmp_path, str(model), env, engine_command=command)
+    assert (status, verdicts(said)["fit"]) == (0, "ok")
+    assert f"start vLLM 0.32.0 on NVIDIA H200, and load {model}" in said["sentence"]
+
+
+def test_an_argument_that_would_move_the_engine_away_fails(tmp_path: Path) -> None:
+    status, said = check(tmp_path, "Qwen/Tiny", engine_args="--port 9000")
+    assert status == 1
+    assert any("ENGINE_ARGS cannot contain --port" in finding["what"] for finding in said["findings"])
+
+
+def test_a_bad_setting_is_named_and_the_rest_of_the_machine_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    status, said = check(tmp_path, queue_max="lots")
+    assert status == 2
+    assert "--queue-max = 'lots'" in said["findings"][0]["what"]
+    assert verdicts(said)["python"] == "ok"
+
+
+def test_a_key_that_was_given_is_not_shown(tmp_path: Path) -> None:
+    _, said = check(tmp_path, api_key="sk-very-secret", host="0.0.0.0")
+    assert "very-secret" not in json.dumps(said)
+    assert verdicts(said)["keys"] == "ok"
+
+
+def test_an_open_host_with_no_key_warns(tmp_path: Path) -> None:
+    status, said = check(tmp_path, host="0.0.0.0")
+    assert (status, verdicts(said)["keys"]) == (0, "warn")
+
+
+def test_a_taken_port_fails_and_names_who_has_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        finding = port.look("127.0.0.1", number)
+        assert finding.verdict is Verdict.FAIL
+        assert "(pid " in finding.what
+
+
+def test_a_gateway_that_runs_already_is_told_as_one(tmp_path: Path) -> None:
+    with gateway(tmp_path) as url:
+        finding = port.look("127.0.0.1", int(url.rpartition(":")[2]))
+    assert "taken by a Headgate " in finding.what
+    assert "that runs already" in finding.what
+
+
+def test_a_remote_engine_that_answers_is_told_with_its_model() -> None:
+    with simulated_engine() as engine:
+        [finding] = remote.look([engine.url], None)
+    assert finding.verdict is Verdict.OK
+    assert "serves headgate-simulated; its load is seen" in finding.what
+
+
+def test_a_remote_engine_that_is_gone_fails_alone_and_warns_beside_another() -> None:
+    [alone] = remote.look([DEAD], None)
+    assert (alone.verdict, alone.what) == (Verdict.FAIL, f"{DEAD}: nothing listens there")
+    with simulated_engine() as engine:
+        findings = remote.look([DEAD, f"{engine.url}/v1"], None)
+    assert [finding.verdict for finding in findings] == [Verdict.WARN, Verdict.OK]
+
+
+def test_a_remote_engine_that_wants_a_key_names_the_setting() -> None:
+    with simulated_engine("--api-key", "secret") as engine:
+        [without] = remote.look([engine.url], None)
+        [with_] = remote.look([engine.url], "secret")
+    assert "HEADGATE_ENGINE_API_KEY" in without.mend
+    assert with_.verdict is Verdict.OK
+
+
+def test_the_command_prints_json_for_a_script_and_exits_as_it_says(tmp_path: Path) -> None:
+    ran = run_python(CHECK, tmp_path, environment(), "", '{"queue_max": "lots"}', "--json")
+    assert ran.status == json.loads(ran.out)["exit_status"] == 2
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_what_a_person_sees_fits_the_terminal(tmp_path: Path, columns: int) -> None:
+    env = environment(COLUMNS=str(columns), PATH=str(tmp_path))
+    flags = json.dumps({"port": "0", "engine_command": "no-such-vllm"})
+    ran = run_python(CHECK, tmp_path, env, str(tmp_path), flags)
+    assert ran.status == 1, ran.err
+    assert max(map(len, ran.out.splitlines())) <= columns
+    assert "FAIL" in ran.out
