@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 
 import uvloop
+
 from loadtest.overhead import wire
 from loadtest.overhead.load import Connection, Tally
 

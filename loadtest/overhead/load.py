@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import httptools
+
 from loadtest.overhead import wire
 
 

@@ -19,6 +19,7 @@ from typing import cast
 
 import httptools
 import uvloop
+
 from loadtest.overhead import wire
 from loadtest.overhead.pacing import Pace, Stream
 

@@ -356,7 +356,7 @@ class Flow:
                 "duration_ms": round((now - call.arrived) * 1e3, 1),
                 "prompt_tokens": told.prompt_tokens,
                 "completion_tokens": completion,
-                "estimated": not reply.usage_told,
+                "estimated": first is not None and not reply.usage_told,
                 "detail": ending.detail,
             },
             failed=ending.reason not in ("ok", "client_left"),

@@ -9,9 +9,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tests.gate.says import granted, served, waiting
-
 from headgate.gate import Gate, Ledger
+from tests.gate.says import granted, served, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,12 +7,12 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.gate.says import a_ledger, granted, waiting
 
 from headgate.errors import Reason
 from headgate.gate.entries import Ticket
 from headgate.gate.forecast import HORIZON_S, Forecast, View
 from headgate.gate.outcomes import Refused
+from tests.gate.says import a_ledger, granted, waiting
 
 if TYPE_CHECKING:
     from headgate.gate.ledger import Ledger

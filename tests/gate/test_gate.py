@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 import uvloop
-from tests.gate.clock import others_run, pass_time, run
-from tests.gate.waiters import a_gate, in_line, refusal
 
 from headgate.errors import Reason, Refusal
 from headgate.gate import Gate, Ledger
+from tests.gate.clock import others_run, pass_time, run
+from tests.gate.waiters import a_gate, in_line, refusal
 
 # Slots
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.gate.clock import pass_time, run
-from tests.gate.waiters import a_gate, in_line, refusal
 
 from headgate.errors import Reason, Refusal
+from tests.gate.clock import pass_time, run
+from tests.gate.waiters import a_gate, in_line, refusal
 
 
 def test_who_comes_back_from_a_dead_engine_is_served_before_the_line() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 
-from tests.gate.clock import pass_time, run
-from tests.gate.waiters import a_gate, cancelled, in_line
-
 from headgate.errors import Refusal
 from headgate.gate import Gate
+from tests.gate.clock import pass_time, run
+from tests.gate.waiters import a_gate, cancelled, in_line
 
 
 def test_a_waiter_that_is_cancelled_leaves_the_line() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.gate.says import a_ledger, granted, reason, served, waiting
 
 from headgate.errors import Reason
 from headgate.gate import Bin, LedgerError, emptiest
 from headgate.gate.outcomes import Granted, Waiting
+from tests.gate.says import a_ledger, granted, reason, served, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

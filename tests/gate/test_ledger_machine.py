@@ -12,10 +12,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.gate.drive import drive
-from tests.gate.model import Rig, Rules
 
 from headgate.errors import Reason
+from tests.gate.drive import drive
+from tests.gate.model import Rig, Rules
 
 EXAMPLES = 150
 STEPS_PER_EXAMPLE = 200

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from tests.gate.says import a_ledger, granted, reason, served, waiting
 
 from headgate.errors import Reason
 from headgate.gate import Ledger
 from headgate.gate.outcomes import Granted, Refused
+from tests.gate.says import a_ledger, granted, reason, served, waiting
 
 
 def test_nobody_waits_longer_than_the_queue_timeout() -> None:

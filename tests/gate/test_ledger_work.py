@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-from tests.gate.says import a_ledger, granted, served, waiting
-
 from headgate.gate import Fifo, Ledger
 from headgate.gate.entries import Ticket
+from tests.gate.says import a_ledger, granted, served, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

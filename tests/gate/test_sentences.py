@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tests.gate.says import a_ledger, granted, waiting
-
 from headgate.gate import Ledger
 from headgate.gate.outcomes import Decision, Refused
 from headgate.gate.sentences import sentence
+from tests.gate.says import a_ledger, granted, waiting
 
 
 def said(ledger: Ledger, decision: Decision) -> str:

@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.gate.clock import others_run
 
 from headgate.errors import Refusal
 from headgate.gate import Gate, Lease, Ledger
+from tests.gate.clock import others_run
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.pool.engines import DEADLINE_S, Family, alive, command, gone
 
 if TYPE_CHECKING:

@@ -7,12 +7,11 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from tests.pool.engines import DEADLINE_S, QUICK, Family, Scripted, alive
-
 from headgate.pool.backoff import Backoff
 from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
+from tests.pool.engines import DEADLINE_S, QUICK, Family, Scripted, alive
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.pool.engines import DEADLINE_S, Family, alive, command, gone, parent_of
 
 from headgate.pool.launchers import free_port
 from headgate.pool.process import GUARD, EngineProcess, Exit
+from tests.pool.engines import DEADLINE_S, Family, alive, command, gone, parent_of
 
 if TYPE_CHECKING:
     from pathlib import Path

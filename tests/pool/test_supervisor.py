@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from tests.pool.engines import DEADLINE_S, Family, Scripted, Watched, alive, children, command
 
 from headgate.pool.backoff import Backoff
 from headgate.pool.history import History
@@ -18,6 +17,7 @@ from headgate.pool.launchers import LOOPBACK, Address, Launch, LoadProgress, fre
 from headgate.pool.launchers.remote import RemoteLauncher
 from headgate.pool.lifecycle import State
 from headgate.pool.process import EngineProcess
+from tests.pool.engines import DEADLINE_S, Family, Scripted, Watched, alive, children, command
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is made here changes, so that an older folder is made again."""
 
 SEED = 20
@@ -33,7 +33,7 @@ KEY_VALUE_HEADS = 2
 HEAD_SIZE = HIDDEN // HEADS
 INTERMEDIATE = 256
 LAYERS = 2
-POSITIONS = 4096
+POSITIONS = 32768
 END = "<|im_end|>"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", END)
 READ = ("argparse.py", "calendar.py", "dataclasses.py", "datetime.py", "difflib.py", "enum.py", "heapq.py",

@@ -23,7 +23,7 @@ import httpx
 T = TypeVar("T")
 
 MODEL = "tiny"
-CONTEXT = 4096
+CONTEXT = 8192
 ENGINE_ARGS = f"--dtype float32 --max-model-len {CONTEXT} --max-num-seqs 16 --enforce-eager"
 ENGINE_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; without it the CPU build asks for nearly all memory

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import openai
 import pytest
 
-from tests.vllm.running import GONE_WITHIN_S, MODEL, READY_WITHIN_S, Gateway, processes, wait_until
+from tests.vllm.running import ENGINE_ARGS, GONE_WITHIN_S, MODEL, READY_WITHIN_S, Gateway, processes, wait_until
 from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow, sdk, start_streams
 
 if TYPE_CHECKING:
@@ -26,15 +26,22 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.vllm
 
 MAX_ACTIVE = 4
-FAR = 3000
+FAR = 7000
 """Tokens that take longer to make than any of this takes to notice a death."""
+IN_EIGHTS = f"{ENGINE_ARGS} --stream-interval 8"
+"""An event for eight tokens, so that the SDK keeps up with long streams on a small machine."""
 WEDGED_AFTER_S = 5
 
 
 @pytest.fixture(scope="module")
 def started(start_gateway: StartGateway) -> Gateway:
     return start_gateway(
-        max_active=MAX_ACTIVE, queue_max=16, queue_timeout_s=200, wedged_after_s=WEDGED_AFTER_S, drain_timeout_s=5
+        engine_args=IN_EIGHTS,
+        max_active=MAX_ACTIVE,
+        queue_max=16,
+        queue_timeout_s=200,
+        wedged_after_s=WEDGED_AFTER_S,
+        drain_timeout_s=5,
     )
 
 

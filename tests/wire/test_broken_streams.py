@@ -1,4 +1,4 @@
-"""An engine that breaks: a stream that it cut short never looks like one that ended well, and nothing is lost unsaid."""
+"""An engine that breaks: a stream that it cut short never looks like one that ended well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ten thousand requests whose clients leave in every way at every moment: afterwards nothing is left, nothing uncounted."""
+"""Ten thousand requests whose clients leave in every way at every moment: nothing is left, nothing uncounted."""
 
 from __future__ import annotations
 

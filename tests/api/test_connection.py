@@ -1,0 +1,269 @@
+"""The connection and what it writes, in front of a real socket whose other end reads as each test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from headgate.api.connection import BUFFER_BYTES, Connection, Downstream
+
+MIB = 1024 * 1024
+DEADLINE_S = 10.0
+Answer = Callable[[Downstream, Connection], Awaitable[None]]
+
+
+class Server:
+    """uvicorn with our connection, whose every request is answered by ``answer``."""
+
+    def __init__(self, answer: Answer, *, stall_s: float = 0.05) -> None:
+        self._answer = answer
+        self._stall_s = stall_s
+        self.lost = asyncio.Event()
+        self.connection: Connection | None = None
+
+    async def __aenter__(self) -> Server:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        lost = self.lost
+
+        class Told(Connection):
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                lost.set()
+
+        config = uvicorn.Config(
+            self._asgi,
+            http=Told,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        started = asyncio.Event()
+        startup = self._server.startup
+
+        async def start(*args: Any, **kwargs: Any) -> None:
+            await startup(*args, **kwargs)
+            started.set()
+
+        self._server.startup = start  # type: ignore[method-assign]
+        self._task = asyncio.create_task(self._server._serve([listener]))
+        await started.wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        await self._task
+
+    async def _asgi(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        self.connection = scope["headgate.connection"]
+        sink = Downstream(self.connection, stall_s=self._stall_s)
+        await receive()
+        await self._answer(sink, self.connection)
+        sink.finish()
+
+    async def client(self, request: bytes) -> socket.socket:
+        """A connection on which this was sent, with a receive buffer as small as can be."""
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", self.port))
+        await loop.sock_sendall(client, request)
+        return client
+
+
+def run(claim: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await claim()
+
+    uvloop.run(bounded())
+
+
+async def _read_all(client: socket.socket) -> bytes:
+    loop = asyncio.get_running_loop()
+    parts = []
+    try:
+        while part := await loop.sock_recv(client, 65536):
+            parts.append(part)
+    except ConnectionError:
+        pass
+    return b"".join(parts)
+
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+CLOSE = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+OLD = b"GET / HTTP/1.0\r\n\r\n"
+
+
+async def _large(sink: Downstream, _: Connection) -> None:
+    sink.start(200, [(b"content-length", b"%d" % (20 * MIB))])
+    sink.write(bytes(20 * MIB))
+    sink.end()
+
+
+async def _cut(sink: Downstream, _: Connection) -> None:
+    sink.start(200, [])
+    sink.write(bytes(20 * MIB))
+    sink.cut()
+
+
+def test_reader_that_takes_nothing_of_an_ended_answer_is_dropped() -> None:
+    """With `connection: close` (or HTTP/1.0) its transport was closing already, and was kept for ever."""
+
+    async def claim() -> None:
+        for request in (GET, CLOSE, OLD):
+            async with Server(_large) as server:
+                with await server.client(request):
+                    await server.lost.wait()
+
+    run(claim)
+
+
+def test_reader_that_takes_nothing_of_a_cut_answer_is_dropped() -> None:
+    async def claim() -> None:
+        async with Server(_cut) as server:
+            with await server.client(GET):
+                await server.lost.wait()
+
+    run(claim)
+
+
+def test_reader_that_takes_a_little_between_two_looks_is_not_dropped() -> None:
+    """Paused anew with more in the buffer than at the first pause, it looked as if it had taken nothing."""
+
+    async def claim() -> None:
+        ended = asyncio.Event()
+
+        async def growing(sink: Downstream, connection: Connection) -> None:
+            resumed = asyncio.Event()
+            sink.on_resume = resumed.set
+            sink.start(200, [])
+            for i in range(8):  # each pause has more in the buffer than the one before
+                resumed.clear()
+                sink.write(bytes(2 * BUFFER_BYTES + i * 65536))
+                if connection.flow.write_paused:
+                    # At least one look comes in this time.
+                    looked = asyncio.get_running_loop().create_future()
+                    asyncio.get_running_loop().call_later(0.02, looked.set_result, None)
+                    await looked
+                    await resumed.wait()
+            sink.end()
+            ended.set()
+
+        async with Server(growing, stall_s=0.01) as server:
+            client = await server.client(CLOSE)
+            with client:
+                reading = asyncio.create_task(_slowly(client))
+                await ended.wait()
+                assert (await reading).endswith(b"0\r\n\r\n")
+
+    run(claim)
+
+
+async def _slowly(client: socket.socket) -> bytes:
+    """Read everything, with a turn of the loop between two pieces."""
+    loop = asyncio.get_running_loop()
+    got = b""
+    while part := await loop.sock_recv(client, 16384):
+        got = got[-16:] + part
+    return got
+
+
+def test_half_closed_client_is_gone_at_once_though_it_has_much_to_read() -> None:
+    """The transport tells of the loss once everything is read: by a client that reads nothing, never."""
+
+    async def claim() -> None:
+        gone = asyncio.Event()
+
+        async def endless(sink: Downstream, connection: Connection) -> None:
+            connection.on_gone = gone.set
+            sink.start(200, [])
+            sink.write(bytes(20 * MIB))
+            await gone.wait()
+
+        async with Server(endless, stall_s=3600) as server:
+            with await server.client(GET) as client:
+                await asyncio.get_running_loop().sock_recv(client, 1)
+                client.shutdown(socket.SHUT_WR)
+                await gone.wait()
+                await server.lost.wait()
+
+    run(claim)
+
+
+def test_client_that_closes_after_its_answer_has_ended_is_not_told_as_gone() -> None:
+    async def claim() -> None:
+        told: list[str] = []
+        finish = asyncio.Event()
+
+        async def ended(sink: Downstream, connection: Connection) -> None:
+            connection.on_gone = lambda: told.append("gone")
+            sink.start(200, [(b"content-length", b"2")])
+            sink.write(b"ok")
+            sink.end()
+            await finish.wait()
+
+        async with Server(ended) as server:
+            with await server.client(GET) as client:
+                await asyncio.get_running_loop().sock_recv(client, 65536)
+            await server.lost.wait()
+            finish.set()
+            assert not told
+
+    run(claim)
+
+
+def test_pause_and_resume_reach_whoever_feeds_the_answer() -> None:
+    async def claim() -> None:
+        told: list[str] = []
+        done = asyncio.Event()
+
+        async def large(sink: Downstream, _: Connection) -> None:
+            resumed = asyncio.Event()
+            sink.on_pause = lambda: told.append("pause")
+            sink.on_resume = lambda: (told.append("resume"), resumed.set())
+            sink.start(200, [])
+            sink.write(bytes(20 * MIB))
+            await resumed.wait()
+            sink.end()
+            done.set()
+
+        async with Server(large, stall_s=3600) as server:
+            with await server.client(CLOSE) as client:
+                await _read_all(client)
+                await done.wait()
+        assert told == ["pause", "resume"]
+
+    run(claim)
+
+
+def test_nothing_of_an_answer_is_held_by_its_connection_once_it_is_finished() -> None:
+    async def claim() -> None:
+        finished = asyncio.Event()
+
+        async def short(sink: Downstream, connection: Connection) -> None:
+            connection.on_gone = sink.on_pause = sink.on_resume = sink.on_stall = lambda: None
+            sink.start(200, [(b"content-length", b"0")])
+            sink.end()
+            sink.finish()
+            assert (connection.on_gone, connection.on_pause, connection.on_resume) == (None, None, None)
+            assert (sink.on_pause, sink.on_resume, sink.on_stall) == (None, None, None)
+            finished.set()
+
+        async with Server(short) as server:
+            with await server.client(CLOSE):
+                await finished.wait()
+
+    run(claim)
