@@ -1,8 +1,8 @@
 """The engine that a test writes a plan for: ``scripted_engine.py PORT PLAN``. Standard library only, quick to start.
 
 A plan may hold ``ignores_sigterm``, ``helpers`` (processes that try to outlive it, by kind), ``family`` (a named pipe
-that is told all process ids), ``prints`` (lines), ``exits`` (a status, instead of listening), ``models`` (names) and
-``metrics`` (a file that is its page). ``GET /exit/N`` ends it with that status.
+that is told all process ids), ``prints`` (lines), ``exits`` (a status, instead of listening), ``models`` (names),
+``metrics`` (a file that is its page) and ``health`` (a file with a status). ``GET /exit/N`` ends it with that status.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ class Answers(BaseHTTPRequestHandler):
         elif self.path == "/metrics" and "metrics" in self.plan:
             with open(self.plan["metrics"]) as file:
                 self._answer(200, file.read())
+        elif self.path == "/health" and "health" in self.plan:
+            with open(self.plan["health"]) as file:
+                self._answer(int(file.read()), "")
         elif self.path.startswith("/exit/"):
             os._exit(int(self.path.removeprefix("/exit/")))
         else:

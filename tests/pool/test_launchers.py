@@ -108,6 +108,7 @@ def test_equal_arguments_have_a_history_in_common_and_the_port_is_no_part_of_it(
         ("Downloading shards: 100%|##########| 2/2", "downloading", 1.0),
         ("INFO Loading weights took 2.31 seconds", "weights loaded", None),
         ("INFO [monitor.py:20] torch.compile took 12.30 s in total", "compiling", None),
+        ("WARNING Enforce eager set, disabling torch.compile, CUDAGraphs, and JIT kernel warmup.", None, None),
         ("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  40%|####      | 2/5", "capturing CUDA graphs", 0.4),
         ("INFO [kv_cache_utils.py] GPU KV cache size: 111,238 tokens", "making the KV cache", None),
         ("INFO:     Application startup complete.", "opening the server", None),

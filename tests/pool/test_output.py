@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.pool.output import LINE_LIMIT, Output
+from headgate.pool.output import LINE_LIMIT, Output, last_words
 
 
 @settings(deadline=None)
@@ -59,3 +59,15 @@ def test_bytes_that_are_no_text_do_no_harm() -> None:
     output = Output()
     output.feed(b"\xff\xfe ok\n")
     assert output.lines == ["\ufffd\ufffd ok"]
+
+
+def test_the_last_words_are_those_about_the_error_and_not_the_noise_after_it() -> None:
+    error = [
+        "(APIServer pid=7) ERROR 11-21 [async_llm.py:906] AsyncLLM output_handler failed.",
+        "torch.OutOfMemoryError: CUDA out of memory.",
+        "vllm: error: unrecognized arguments: --no-such-thing",
+    ]
+    noise = [f' - leaked function "f{number}"' for number in range(60)]
+    assert last_words(["INFO starting", *error, *noise]) == error
+    assert last_words(noise) == noise[-15:]
+    assert last_words(["one", "two"]) == ["one", "two"]

@@ -296,6 +296,26 @@ def test_an_engine_with_work_whose_counters_stand_still_is_killed_and_started_an
     asyncio.run(scenario())
 
 
+def test_an_engine_that_says_it_is_dead_gets_no_work_and_is_restarted_if_it_does_not_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        health = tmp_path / "health"
+        health.write_text("200")
+        engine = Watched(Scripted({"health": str(health)}), wedged_after_s=0.3)
+        engine.supervisor.start()
+        await engine.until_state(State.READY)
+        health.write_text("503")
+        engine.supervisor.suspect()
+        await engine.until_state(State.STARTING)
+        assert engine.supervisor.failure == "its /health says that it cannot work"
+        await engine.until(lambda: engine.supervisor.starts["wedged"] == 1)
+        health.write_text("200")
+        await engine.until_state(State.READY, starts=2)
+        assert engine.states.count(State.READY) == 2, "listing a model did not make the dead one ready again"
+        await engine.supervisor.stop()
+
+    asyncio.run(scenario())
+
+
 def test_an_engine_that_hangs_with_its_whole_server_is_wedged_too(tmp_path: Path) -> None:
     async def scenario() -> None:
         page = tmp_path / "metrics"
@@ -311,6 +331,42 @@ def test_an_engine_that_hangs_with_its_whole_server_is_wedged_too(tmp_path: Path
         await engine.until(lambda: State.WEDGED in engine.states)
         await family.pids()
         assert alive(pids) == []
+        await engine.supervisor.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_suspected_engine_that_hangs_is_restarted_though_it_has_no_work(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        family = Family(tmp_path)
+        engine = Watched(Scripted({"family": family.path}), wedged_after_s=0.2)
+        engine.supervisor.start()
+        pids = await family.pids()
+        await engine.until_state(State.READY)
+        os.kill(pids[0], signal.SIGSTOP)
+        engine.supervisor.suspect()
+        assert engine.supervisor.slots == 0
+        assert not await engine.supervisor.looked_at()
+        await family.pids()
+        assert alive(pids) == []
+        await engine.until_state(State.READY, starts=2)
+        assert engine.supervisor.starts == {"start": 1, "wedged": 1}
+        await engine.supervisor.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_suspected_engine_that_is_well_has_its_slots_back_after_one_look() -> None:
+    async def scenario() -> None:
+        engine = Watched(Scripted({}))
+        engine.supervisor.start()
+        await engine.until_state(State.READY)
+        for _ in range(100):
+            engine.supervisor.suspect()
+        assert engine.supervisor.slots == 0
+        assert await engine.supervisor.looked_at()
+        assert engine.supervisor.slots == 4
+        assert engine.states == [State.STARTING, State.READY]
         await engine.supervisor.stop()
 
     asyncio.run(scenario())

@@ -11,16 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
-T = TypeVar("T")
+from tests.vllm.processes import Process, environment, processes, shared_memory, wait_until
 
 MODEL = "tiny"
 CONTEXT = 8192
@@ -33,44 +30,8 @@ ENGINE_ENVIRONMENT = {
 READY_WITHIN_S = 240.0
 """A start takes 35 to 70 s on two cores that have nothing else to do."""
 GONE_WITHIN_S = 15.0
-SHARED = "/dev/shm/"
 MARK = "TEST_OF_THE_MAIN_ROAD"
 BARE = ("MAX_ACTIVE", "QUEUE_MODE", "QUEUE_MAX", "QUEUE_TIMEOUT_S", "REQUEST_TIMEOUT_S")
-
-
-def wait_until(look: Callable[[], T | None], what: str, within_s: float = 30.0) -> T:
-    """What ``look`` gives, as soon as that is true. The one place that passes time: vLLM can only be asked again."""
-    deadline_s = time.monotonic() + within_s
-    while not (seen := look()):
-        assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what} (seen: {seen!r})"
-        time.sleep(0.05)
-    return seen
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A line of the process table. ``name`` is the kernel's, cut at 15 characters."""
-
-    pid: int
-    parent: int
-    session: int
-    name: str
-
-
-def processes() -> list[Process]:
-    """All that are alive; those that only wait to be buried are not."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        try:
-            before, _, after = (folder / "stat").read_text(errors="replace").rpartition(")")
-        except OSError:
-            continue  # it has ended meanwhile
-        state, parent, _, session, *_ = after.split()
-        if state not in "ZX":
-            found.append(Process(int(folder.name), int(parent), int(session), before.partition("(")[2]))
-    return found
 
 
 class Gateway:
@@ -87,7 +48,7 @@ class Gateway:
         self._mark = uuid.uuid4().hex
         self._sessions: set[int] = set()
         self.log_file = folder / f"gateway-{self._mark[:8]}.log"
-        environment = {
+        inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_") and name not in BARE
         }
         chosen: dict[str, object] = {
@@ -99,18 +60,23 @@ class Gateway:
             "log_format": "json",
             **settings,
         }
-        environment |= {f"HEADGATE_{name.upper()}": str(value) for name, value in chosen.items()}
+        given = {f"HEADGATE_{name.upper()}": str(value) for name, value in chosen.items()}
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "headgate", "serve", str(model)],
                 cwd=folder,
-                env={**environment, **ENGINE_ENVIRONMENT, MARK: self._mark},
+                env={**inherited, **given, **ENGINE_ENVIRONMENT, MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.url = self._wait_for_url()
+        try:
+            self.url = self._wait_for_url()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
         self.http = httpx.Client(base_url=self.url, timeout=30.0, trust_env=False)
 
     def _wait_for_url(self) -> str:
@@ -167,7 +133,7 @@ class Gateway:
         """All processes that come from it, itself left out."""
         mark = f"{MARK}={self._mark}".encode()
         everyone = processes()
-        marked = {process.pid for process in everyone if mark in _environment(process.pid)}
+        marked = {process.pid for process in everyone if mark in environment(process.pid)}
         self._sessions |= {process.session for process in everyone if process.pid in marked}
         return [
             process
@@ -198,14 +164,7 @@ class Gateway:
 
     def shared_memory(self) -> set[Path]:
         """The files in /dev/shm that its processes share. They are memory, and outlive whoever is killed."""
-        found: set[Path] = set()
-        for process in self.below():
-            try:
-                maps = Path(f"/proc/{process.pid}/maps").read_text(errors="replace")
-            except OSError:
-                continue  # it has ended meanwhile
-            found |= {Path(line[line.index(SHARED) :]) for line in maps.splitlines() if SHARED in line}
-        return {path for path in found if path.exists()}
+        return {path for process in self.below() for path in shared_memory(process.pid)}
 
     # Its end.
 
@@ -233,13 +192,6 @@ class Gateway:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return []  # it has ended, or is somebody else's
 
 
 def _sum(page: str, name: str, labels: dict[str, str]) -> float:

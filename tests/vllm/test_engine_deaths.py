@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import openai
 import pytest
 
-from tests.vllm.running import ENGINE_ARGS, GONE_WITHIN_S, MODEL, READY_WITHIN_S, Gateway, processes, wait_until
+from tests.vllm.processes import processes, wait_freed, wait_until
+from tests.vllm.running import ENGINE_ARGS, GONE_WITHIN_S, MODEL, READY_WITHIN_S, Gateway
 from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow, sdk, start_streams
 
 if TYPE_CHECKING:
@@ -148,9 +149,7 @@ def test_no_shared_memory_is_left_of_any_of_them(started: Gateway, shared_memory
     if started.process.poll() is None:
         pytest.skip("it is the rest of a whole run")
     assert shared_memory, "vLLM has had shared memory"
-    wait_until(
-        lambda: not any(path.exists() for path in shared_memory), f"none of {len(shared_memory)} files is left", 10
-    )
+    wait_freed(shared_memory)
 
 
 def test_engine_that_cannot_start_is_not_ready_and_says_why(start_gateway: StartGateway) -> None:

@@ -16,7 +16,8 @@ import httpx
 import openai
 import pytest
 
-from tests.vllm.running import CONTEXT, MODEL, READY_WITHIN_S, Gateway, wait_until
+from tests.vllm.processes import wait_freed, wait_until
+from tests.vllm.running import CONTEXT, MODEL, READY_WITHIN_S, Gateway
 from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow, sdk, start_streams
 
 if TYPE_CHECKING:
@@ -258,7 +259,8 @@ def test_forty_at_once_never_more_than_the_slots_at_vllm_and_the_rest_are_told_w
 
 
 def test_sigterm_finishes_what_runs_refuses_newcomers_and_leaves_nothing(gateway: Gateway) -> None:
-    assert gateway.below(), "vLLM is running"
+    shared = gateway.shared_memory()
+    assert shared, "vLLM is running"
 
     async def streams_over_the_end() -> tuple[httpx.Response, list[Told]]:
         async with async_sdk(gateway) as client:
@@ -277,3 +279,4 @@ def test_sigterm_finishes_what_runs_refuses_newcomers_and_leaves_nothing(gateway
     assert [one.completion_tokens for one in told] == [1500, 1500], [one.error for one in told]
     assert gateway.process.wait(60) == 0, gateway.last_words()
     gateway.wait_nothing_left()
+    wait_freed(shared)

@@ -88,6 +88,10 @@ class Gateway:
 
         wait_until(look, f"active={active}, queued={queued}; {self.status()}", within_s)
 
+    def authorize(self, key: str) -> None:
+        """Send this key with what is asked from here on."""
+        self.http.headers["x-api-key"] = key
+
     def until_ready(self) -> None:
         wait_until(lambda: self.get("/ready").status_code == 200, f"it is ready\n{self.log()}")
 

@@ -118,6 +118,7 @@ class Downstream:
         "_chunked",
         "_connection",
         "_cycle",
+        "_head",
         "_loop",
         "_stall_s",
         "_watch",
@@ -131,6 +132,7 @@ class Downstream:
         self._connection = connection
         self._cycle = connection.cycle
         self._chunked = False
+        self._head = b""
         self._stall_s = stall_s
         self._loop = connection.loop
         self._watch: asyncio.TimerHandle | None = None
@@ -150,7 +152,10 @@ class Downstream:
         return self._cycle.disconnected
 
     def start(self, status: int, headers: Headers) -> None:
-        """Send the head. Chunked, unless ``headers`` have a ``content-length`` (or the client speaks HTTP/1.0)."""
+        """The head, sent with what is written next: each write is a system call.
+
+        Chunked, unless ``headers`` have a ``content-length`` (or the client speaks HTTP/1.0).
+        """
         cycle = self._cycle
         if cycle.disconnected or cycle.response_started:
             return
@@ -172,19 +177,25 @@ class Downstream:
         if not cycle.keep_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
-        cycle.transport.write(b"".join(lines))
+        self._head = b"".join(lines)
 
     def write(self, data: bytes) -> None:
         cycle = self._cycle
-        if data and not cycle.disconnected:
-            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if not data or cycle.disconnected:
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._head:
+            data, self._head = self._head + data, b""
+        cycle.transport.write(data)
 
     def end(self) -> None:
         cycle = self._cycle
         if cycle.disconnected or cycle.response_complete:
             return
-        if self._chunked:
-            cycle.transport.write(b"0\r\n\r\n")
+        if self._chunked or self._head:
+            cycle.transport.write(self._head + b"0\r\n\r\n" if self._chunked else self._head)
+            self._head = b""
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:

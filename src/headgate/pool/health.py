@@ -1,8 +1,10 @@
 """What is known of a running engine by looking at it: whether it answers, what it says, whether it gets on.
 
-Separate from the supervisor because it has no part in starting or stopping: it gathers, and the supervisor
-decides. An engine is ready when it lists a model. One of ours is not asked for that again, its process tells
-when it is gone; one of somebody else's is, at each look. It ends at these findings.
+Separate from the supervisor because it has no part in starting or stopping: it gathers, and the supervisor decides.
+An engine is ready when it lists a model. After its core's death a vLLM still does, and answers requests with 500 for
+the seconds until it ends; its ``/health`` tells then, though its silence proves nothing (``progress``). An engine of
+ours is not asked for its models again, its process tells when it is gone; one of somebody else's is, at each look.
+It ends at these findings.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from headgate.pool.launchers import Launch
 
 SLOW_LOOKS = 3
-"""Looks in a row without an answer in time that make somebody else's engine unreachable."""
+"""Looks in a row without an answer in time that make an engine unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Pace:
     busy_s: float = 1.0
     idle_s: float = 5.0
     answer_s: float = 5.0
+
+
+NO_MODEL = "it lists no model"
+UNWELL = "its /health says that it cannot work"
 
 
 class Health:
@@ -86,37 +92,20 @@ class Health:
         """Whether that is so long that it hangs."""
         return self._progress is not None and self._progress.is_wedged(wedged_after_s)
 
-    async def is_well(self) -> bool | None:
-        """Whether it says itself that it can work; None where it doesn't answer in time.
-
-        vLLM's ``/health`` only reads a flag, so a yes proves little; but after EngineCore's death its API server goes on
-        listing models for seconds, and this is the page that tells.
-        """
-        try:
-            if await self._probe.is_well():
-                return True
-            self.trouble = "its /health says that it cannot work"
-        except Slow:
-            return None
-        except Unreachable as trouble:
-            self.trouble = str(trouble)
-        return False
-
     async def is_ready(self) -> bool:
         """Whether it lists a model; what it says of itself is read then, too."""
         try:
             models = await self._probe.models()
+            if not models:
+                raise Unreachable(NO_MODEL)
+            if not await self._probe.is_well():
+                raise Unreachable(UNWELL)
         except (Unreachable, Slow) as trouble:
             self.trouble = str(trouble)
             return False
-        if not models:
-            self.trouble = "it lists no model"
-            return False
-        if not await self.is_well():
-            return False
         self.models = models
         self._progress = None
-        self._slow_looks = 0
+        self._answered()
         try:
             await self._scrape()
         except (Unreachable, Slow):
@@ -124,32 +113,40 @@ class Health:
         self.trouble = None
         return True
 
-    async def look(self) -> bool:
-        """Look at a ready engine; False if it is not to be reached any more."""
+    async def look(self, *, closely: bool) -> bool | None:
+        """Look at a ready engine: False if it cannot work, None if it did not answer in time.
+
+        Args:
+            closely: somebody has reason to suspect it.
+        """
         self.trouble = None
         try:
+            if (self._is_ours or closely) and not await self._probe.is_well():
+                raise Unreachable(UNWELL)
             if not self._is_ours:
                 self.models = await self._probe.models()
                 if not self.models:
-                    raise Unreachable("it lists no model")
+                    raise Unreachable(NO_MODEL)
             if self._in_flight() > 0 or self._clock() - self._scraped_s >= self._idle_s:
                 await self._scrape()
             else:
                 self._note(None)
         except Unreachable as trouble:
             self.trouble = str(trouble)
+            return False
         except Slow as trouble:
             self._note(None)
-            # A process of ours that answers nothing still lives; that it hangs, its lack of progress will
-            # show.
             if self._relayed() != self._relayed_at_last_answer:
-                self._answered()
+                self._answered()  # it answers others
             self._slow_looks += 1
-            if not self._is_ours and self._slow_looks >= SLOW_LOOKS:
+            # A process of ours that is slow still lives: that it hangs, its lack of progress will show. But one that
+            # is suspected has no slots, hence no work, hence no lack of progress.
+            if self._slow_looks >= SLOW_LOOKS and (closely or not self._is_ours):
                 self.trouble = str(trouble)
-        else:
-            self._answered()
-        return self.trouble is None
+                return False
+            return None
+        self._answered()
+        return True
 
     def status(self) -> dict[str, object]:
         """What it says, ready for JSON."""

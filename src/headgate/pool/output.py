@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from typing import TYPE_CHECKING
 
-KEPT_LINES = 50
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEPT_LINES = 200
+TOLD_LINES = 15
 LINE_LIMIT = 1000
 """Characters; what is longer is cut, so that an engine that prints no line ends cannot fill our memory."""
 
+_TROUBLE = re.compile(
+    r"\b(?:ERROR|CRITICAL|FATAL)\b|\b[Ee]rror: |^[\w.]*(?:Error|Exception)\b|[Oo]ut of memory|^cannot start "
+)
 _ENDS = re.compile(rb"(\r\n|\n|\r)")
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -61,3 +69,13 @@ class Output:
         self._lines.append(line)
         self._redraws = redrawn
         return line
+
+
+def last_words(lines: Sequence[str], told: int = TOLD_LINES) -> list[str]:
+    """What of the output of an engine that died is worth telling.
+
+    The lines that speak of an error, where there are any: after its error a vLLM may print a screenful about leaks.
+    """
+    if len(lines) <= told:
+        return list(lines)
+    return ([line for line in lines if _TROUBLE.search(line)] or list(lines))[-told:]

@@ -24,6 +24,7 @@ from headgate.pool.health import Health, Pace
 from headgate.pool.history import History
 from headgate.pool.lifecycle import Event, State, advance
 from headgate.pool.nudge import Nudge
+from headgate.pool.output import last_words
 from headgate.pool.process import EngineProcess
 from headgate.pool.statement import Statement
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headgate.pool.launchers import Address, Launch, LoadProgress
-
-LAST_LINES = 15
-"""Of an engine's output, in the log and in the status after it failed."""
 
 
 class _Ending(Enum):
@@ -351,8 +349,8 @@ class Supervisor:
         slots, models = self.slots, self._health.models
         # A suspicion that comes while we look is for the next look: this one may see the engine as it was before.
         suspicions = self._suspicions
-        well = await self._health.is_well() if self._is_suspected else True
-        reachable = well is not False and await self._health.look()
+        well = await self._health.look(closely=self._is_suspected)
+        reachable = well is not False
         self.models = self._health.models or self.models
         if self.state is State.WEDGED:
             # Somebody else's: we cannot restart it, so it is tried again once it moves, or once nobody waits
@@ -403,7 +401,7 @@ class Supervisor:
             if process is not None:
                 ended_alone = process.has_ended
                 how = await process.kill()
-                self._last_lines = process.lines[-LAST_LINES:]
+                self._last_lines = last_words(process.lines)
                 self._process = None
                 if ended_alone:
                     self.failure = f"ended by itself: {how}"

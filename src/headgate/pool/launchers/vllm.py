@@ -45,7 +45,7 @@ _PHASES = (
     ("loading weights", re.compile(r"Starting to load model|Loading \w+ checkpoint shards|loading shards:")),
     ("weights loaded", re.compile(r"Loading weights took|Model loading took")),
     ("capturing CUDA graphs", re.compile(r"Capturing CUDA graph|Graph capturing finished")),
-    ("compiling", re.compile(r"torch\.compile|Dynamo bytecode transform|Compiling a graph")),
+    ("compiling", re.compile(r"torch\.compile t|Dynamo bytecode transform|Compiling a graph")),
     ("making the KV cache", re.compile(r"KV cache size:|Available KV cache memory")),
     ("opening the server", re.compile(r"Starting vLLM (?:API )?server|Application startup complete")),
 )
