@@ -8,12 +8,12 @@ Which targets, how often, and where the figures go is `run`'s.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -188,14 +188,17 @@ def wait_until_serving(port: int, process: Process, log: Path) -> None:
 
 def _wait_for(done: Callable[[], bool], what: str, process: Process, log: Path) -> None:
     give_up_at = time.monotonic() + READY_WITHIN_S
+    last = "no answer"
     while time.monotonic() < give_up_at:
         if process.exit_status is not None:
             raise RoundError(f"ended with status {process.exit_status} before it {what}: {last_words(log)}")
-        with contextlib.suppress(OSError, urllib.error.URLError, ValueError):
+        try:
             if done():
                 return
+        except (OSError, http.client.HTTPException, ValueError) as problem:  # URLError is an OSError
+            last = str(problem) or type(problem).__name__
         time.sleep(0.02)
-    raise RoundError(f"{READY_WITHIN_S:.0f} s passed before it {what}: {last_words(log)}")
+    raise RoundError(f"{READY_WITHIN_S:.0f} s passed before it {what}; at last {last}: {last_words(log)}")
 
 
 def last_words(log: Path) -> str:

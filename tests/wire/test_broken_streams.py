@@ -263,13 +263,15 @@ def _said(reply: Reply) -> str:
 
 
 def test_request_timeout_before_the_first_byte_is_request_timeout() -> None:
-    with simulated_engine(*ROOMY, "--max-num-batched-tokens", "8") as engine:
-        with gateway(engine, "--request-timeout-s", "0.4") as gate:
-            reply = gate.ask(chat(text="word" * 40_000))
-            assert (reply.status, reply.error["code"]) == (504, "request_timeout")
-            engine.state(inflight=0, open=0, aborted=1)
-            gate.until(active=0)
-            assert gate.counted(status="504", reason="request_timeout") == 1
+    with (
+        simulated_engine(*ROOMY, "--max-num-batched-tokens", "8") as engine,
+        gateway(engine, "--request-timeout-s", "0.4") as gate,
+    ):
+        reply = gate.ask(chat(text="word" * 40_000))
+        assert (reply.status, reply.error["code"]) == (504, "request_timeout")
+        engine.state(inflight=0, open=0, aborted=1)
+        gate.until(active=0)
+        assert gate.counted(status="504", reason="request_timeout") == 1
 
 
 def test_request_timeout_mid_stream_is_an_error_event(engine: Engine) -> None:
@@ -282,15 +284,18 @@ def test_request_timeout_mid_stream_is_an_error_event(engine: Engine) -> None:
 
 
 def test_held_status_goes_out_with_comments_while_a_long_prefill_runs() -> None:
-    with simulated_engine(*ROOMY, "--max-num-batched-tokens", "64") as engine:
-        with gateway(engine, "--status-hold-s", "0.1") as gate, gate.client() as client:
-            client.post(CHAT, chat(3, text="word" * 3000))
-            seen = client.until_events(2)
-            assert seen.status == 200
-            assert seen.body.startswith(b": waiting\n\n: waiting\n\n")
-            reply = client.reply()
-            assert len(reply.text.split()) == 3
-            assert reply.ended
+    with (
+        simulated_engine(*ROOMY, "--max-num-batched-tokens", "64") as engine,
+        gateway(engine, "--status-hold-s", "0.1") as gate,
+        gate.client() as client,
+    ):
+        client.post(CHAT, chat(3, text="word" * 3000))
+        seen = client.until_events(2)
+        assert seen.status == 200
+        assert seen.body.startswith(b": waiting\n\n: waiting\n\n")
+        reply = client.reply()
+        assert len(reply.text.split()) == 3
+        assert reply.ended
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -305,12 +310,15 @@ def test_engine_error_after_a_held_status_is_an_error_event(gate: Gateway, engin
 
 def test_refusal_of_the_engine_after_a_held_status_keeps_its_words() -> None:
     flags = (*ROOMY, "--max-num-batched-tokens", "8", "--shutdown-timeout", "30")
-    with simulated_engine(*flags) as engine, gateway(engine, "--status-hold-s", "0.1") as gate:
-        with gate.client() as client:
-            client.post(CHAT, chat(3, text="word" * 40_000))
-            client.until_events(1)
-            engine.process.kill()
-            assert last_error(client.reply(), CHAT)["code"] in ("engine_failed", "engine_unavailable")
+    with (
+        simulated_engine(*flags) as engine,
+        gateway(engine, "--status-hold-s", "0.1") as gate,
+        gate.client() as client,
+    ):
+        client.post(CHAT, chat(3, text="word" * 40_000))
+        client.until_events(1)
+        engine.process.kill()
+        assert last_error(client.reply(), CHAT)["code"] in ("engine_failed", "engine_unavailable")
 
 
 def test_giant_event_passes_and_an_endless_one_is_cut(gate: Gateway, engine: Engine) -> None:

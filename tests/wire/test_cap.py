@@ -63,13 +63,16 @@ def test_who_waits_for_too_long_is_refused_with_queue_timeout(engine: Engine) ->
 
 
 def test_bytes_that_wait_are_bounded(engine: Engine) -> None:
-    with gateway(engine, "--max-active", "1", "--queue-max-bytes", "10kB") as gate, gate.hold(1):
-        with gate.client() as small:
-            small.post(CHAT, chat(2, text="a" * 8000))
-            gate.until(queued=1)
-            refused = gate.ask(chat(2, text="b" * 8000))
-            assert (refused.status, refused.error["code"]) == (429, "queue_full")
-            assert "bytes" in refused.error["message"]
+    with (
+        gateway(engine, "--max-active", "1", "--queue-max-bytes", "10kB") as gate,
+        gate.hold(1),
+        gate.client() as small,
+    ):
+        small.post(CHAT, chat(2, text="a" * 8000))
+        gate.until(queued=1)
+        refused = gate.ask(chat(2, text="b" * 8000))
+        assert (refused.status, refused.error["code"]) == (429, "queue_full")
+        assert "bytes" in refused.error["message"]
 
 
 @pytest.mark.parametrize(

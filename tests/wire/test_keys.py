@@ -27,7 +27,7 @@ def test_without_the_key_it_is_unauthorized(locked: Gateway, given: str) -> None
     check(reply, "unauthorized")
     assert reply.headers["www-authenticate"] == "Bearer"
     check(locked.ask(chat(), "/v1/messages", authorization=given), "unauthorized", anthropic=True)
-    assert locked.get("/v1/models").status_code == 401
+    assert locked.get("/v1/models", x_api_key="").status_code == 401
 
 
 def test_with_the_key_it_is_served(locked: Gateway) -> None:

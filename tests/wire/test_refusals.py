@@ -186,9 +186,9 @@ def test_body_of_just_the_largest_size_is_taken(small: Gateway) -> None:
         assert client.ask(CHAT, body.ljust(100_001)).status == 413
 
 
-def test_body_that_does_not_arrive_in_time_is_request_timeout(_engine: Engine) -> None:
+def test_body_that_does_not_arrive_in_time_is_request_timeout(engine: Engine) -> None:
     """Only the engine's time was limited: a client that sends its body for ever was waited for, for ever."""
-    with gateway(_engine, "--request-timeout-s", "0.3") as gate, gate.client() as client:
+    with gateway(engine, "--request-timeout-s", "0.3") as gate, gate.client() as client:
         client.send(request(CHAT, chat(text="x" * 1000))[:-500])
         check(client.reply(), "request_timeout")
 

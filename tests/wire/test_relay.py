@@ -1,7 +1,8 @@
-"""What goes through: the engine's bytes as they are, its tokens counted exactly, the figures where they were asked for."""
+"""What goes through: the engine's bytes as they are, its tokens counted exactly, figures where they were asked for."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import openai
@@ -22,8 +23,6 @@ def body(tokens: int = 12, *, stream: bool = True, **fields: Any) -> dict[str, A
 
 def _without_what_differs(stream: bytes) -> bytes:
     """The engine's ids and times differ from request to request; nothing else does."""
-    import re
-
     stream = re.sub(rb'"(id|item_id)":"[a-zA-Z_]+[-_][^"]*"', b'"id":""', stream)
     return re.sub(rb'"(created|created_at)":\d+', b'"created":0', stream)
 

@@ -116,12 +116,14 @@ def test_nothing_is_left_and_everything_is_counted_once_after_a_storm_of_leaving
     seed = int(os.environ.get("STORM_SEED", random.SystemRandom().randrange(2**32)))
     print(f"STORM_SEED={seed}")
     flags = ("--speed", "100", "--max-num-seqs", "256", "--max-model-len", "65536", "--num-gpu-blocks", "65536")
-    with simulated_engine(*flags) as engine:
-        with gateway(engine, "--max-active", str(SLOTS), "--queue-max", "64", "--log-level", "error") as gate:
-            seen = asyncio.run(storm(gate.port, seed))
-            print(seen)
-            check(gate, seen)
-            state = engine.state(inflight=0, open=0, running=0)
-            assert state["max_open_seen"] <= SLOTS
-            assert state["max_inflight_seen"] <= SLOTS
-            assert gate.ask().status == 200
+    with (
+        simulated_engine(*flags) as engine,
+        gateway(engine, "--max-active", str(SLOTS), "--queue-max", "64", "--log-level", "error") as gate,
+    ):
+        seen = asyncio.run(storm(gate.port, seed))
+        print(seen)
+        check(gate, seen)
+        state = engine.state(inflight=0, open=0, running=0)
+        assert state["max_open_seen"] <= SLOTS
+        assert state["max_inflight_seen"] <= SLOTS
+        assert gate.ask().status == 200

@@ -53,12 +53,15 @@ class Keys:
 def presented(headers: Headers) -> bytes:
     """The key that a request carries: ``authorization: Bearer``, or ``x-api-key`` as Anthropic's clients send it."""
     for name, value in headers:
+        given = b""
         if name == b"authorization":
             scheme, _, credentials = value.partition(b" ")
             if scheme.lower() == b"bearer":
-                return credentials.strip()
+                given = credentials.strip()
         elif name == b"x-api-key":
-            return value.strip()
+            given = value.strip()
+        if given:
+            return given
     return b""
 
 

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from headgate.api import problems
@@ -59,7 +60,29 @@ class Connection(HttpToolsProtocol):
         if self._answering and not self.cycle.more_body:
             self._stop_listening()
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            self._stay_with_http(data[stopped.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("This is not a valid HTTP request.")
+
+    def _stay_with_http(self, rest: bytes) -> None:
+        """The client offers another protocol, as Java's does with every request, and is answered in this one.
+
+        The parser takes what follows such a head for the other protocol, and the request for one without a body.
+        """
+        sized = [pair for pair in self.headers if pair[0] in (b"content-length", b"transfer-encoding")]
+        if self._deaf or not sized:
+            return
+        cycle = self.cycle
+        cycle.more_body = True
+        cycle.message_event.clear()
+        cycle.keep_alive = False  # this parser is good for one body
+        self.parser = httptools.HttpRequestParser(_Body(self))
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % pair for pair in sized))
+        self.parser.feed_data(rest)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -106,6 +129,14 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         if self.on_resume is not None:
             self.on_resume()
+
+
+class _Body:
+    """Hears of a request's body only."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
 
 
 class Downstream:

@@ -147,12 +147,13 @@ class EngineProcess:
                 last = msgspec.json.decode(line, type=_Report)
             if last.pid is not None:
                 self.pid = last.pid
-        # The end of its output means that the guard is dead. Some versions of asyncio hold its exit back
-        # until the engine's output ends, too, so what is left comes first.
+        # The end of the guard's reports means that it is dead.
         killed = 0 if last.status is not None else await kill_remains(self.pid, self._mark)
-        await self._guard.wait()
-        # Nobody is left to write, so the end of the output is near; the last words matter most.
+        # Nobody is left to write, so the end of the output is near; the last words matter most. Where a child could
+        # escape the guard (no Linux) it would still hold the output open, and asyncio the exit back with it.
         await asyncio.wait({self._reading}, timeout=OUTPUT_END_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._guard.wait(), OUTPUT_END_S)
         self._reading.cancel()
         self.let_go()
         if last.status is None:

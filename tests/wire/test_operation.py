@@ -1,0 +1,142 @@
+"""What an operator, a balancer and Prometheus ask; and the document that says it all."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+from headgate.api.generation import ENDPOINTS
+from tests.simulated import Engine
+from tests.wire.client import MODEL, chat
+from tests.wire.gateway import Gateway, gateway, wait_until
+
+PROMISED = {
+    *("api_requests", "api_request_latency_seconds", "api_active_requests", "api_queue_depth", "api_max_active"),
+    *("api_queue_wait_seconds", "api_time_to_first_token_seconds", "api_inter_token_latency_seconds", "api_tokens"),
+    *("api_refusals", "api_cancelled", "api_engine_up", "api_engine_state", "api_engine_requests"),
+    *("api_engine_starts", "api_engines_desired"),
+}
+
+
+def test_metrics_as_prometheus_text_openmetrics_and_json(gate: Gateway) -> None:
+    gate.ask()
+    gate.ask({})
+    text = gate.get("/metrics")
+    assert text.headers["content-type"].startswith("text/plain; version=")
+    families = {family.name: family for family in prometheus(text.text)}
+    assert set(families) >= PROMISED
+    opened = gate.get("/metrics", accept="application/openmetrics-text; version=1.0.0")
+    assert opened.headers["content-type"].startswith("application/openmetrics-text")
+    assert {family.name for family in open_metrics(opened.text)} >= PROMISED
+    for asked in (gate.get("/metrics", accept="application/json"), gate.get("/metrics?format=json")):
+        assert asked.headers["content-type"] == "application/json"
+        assert set(asked.json()) >= PROMISED
+    assert gate.get("/metrics?format=xml").status_code == 400
+
+
+def test_a_histogram_counts_what_it_was_given(gate: Gateway) -> None:
+    """One observation for each of these, and one gap less than events."""
+
+    def counts() -> list[float]:
+        return [
+            gate.metric("api_time_to_first_token_seconds_count"),
+            gate.metric("api_request_latency_seconds_count"),
+            gate.metric("api_queue_wait_seconds_count", outcome="granted"),
+            gate.metric("api_inter_token_latency_seconds_count"),
+        ]
+
+    before = counts()
+    events = [event for event in gate.ask(chat(20)).events if not event.startswith(b":")]
+    gate.until(active=0)
+    added = [now - then for now, then in zip(counts(), before, strict=True)]
+    assert added == [1, 1, 1, len(events) - 2]  # [DONE] is no event, and the first one has none before it
+
+
+def test_status_is_one_picture(gate: Gateway) -> None:
+    with gate.hold(2):
+        seen = gate.status()
+    assert (seen["ready"], seen["slots"]) == (True, {"max_active": 4, "active": 2})
+    assert seen["queue"]["max"] == 8
+    assert [engine["state"] for engine in seen["engines"]] == ["ready"]
+    assert seen["engines"][0]["in_flight"] == 2
+
+
+def test_engines_own_metrics_pass_through(gate: Gateway) -> None:
+    answer = gate.get("/engines/e0/metrics")
+    assert answer.status_code == 200
+    assert "vllm:num_requests_running" in answer.text
+    missing = gate.get("/engines/e7/metrics")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_models_are_listed_and_looked_up(gate: Gateway) -> None:
+    assert [card["id"] for card in gate.get("/v1/models").json()["data"]] == [MODEL]
+    assert gate.get(f"/v1/models/{MODEL}").json()["id"] == MODEL
+    assert gate.get("/v1/models/none").status_code == 404
+
+
+def test_models_health_and_status_are_answered_while_the_engine_loads() -> None:
+    with gateway(None, "--engine-args", "--load-s 60", ready=False) as gate:
+        assert [card["id"] for card in gate.get("/v1/models").json()["data"]] == [MODEL]
+        assert gate.get("/health").status_code == 200
+        ready = gate.get("/ready")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "starting")
+        assert gate.get("/engines/e0/metrics").status_code == 503
+        assert gate.ask(path="/tokenize", body={"model": MODEL, "prompt": "x"}).error["code"] == "engine_unavailable"
+        gate.until_counted(1, route="/ready", status="503", reason="engine_unavailable")
+
+
+def test_request_waits_for_an_engine_that_loads() -> None:
+    with gateway(None, "--engine-args", "--load-s 0.5", "--queue-timeout-s", "0.1", ready=False) as gate:
+        reply = gate.ask()
+        assert reply.status == 200, "QUEUE_TIMEOUT_S stands still while no engine is ready"
+
+
+def test_openapi_lists_every_route(gate: Gateway) -> None:
+    document = gate.get("/openapi.json").json()
+    assert set(document["paths"]) >= set(ENDPOINTS)
+    assert set(document["paths"]) >= {
+        *("/health", "/ready", "/metrics", "/status", "/v1/models", "/engines/{name}/metrics"),
+        "/admin/engines/{name}/restart",
+    }
+    for path, endpoint in ENDPOINTS.items():
+        assert document["paths"][path]["post"]["summary"] == endpoint.summary
+    identifiers = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len(set(identifiers)) == len(identifiers)
+    assert gate.get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize("path", list(ENDPOINTS))
+def test_every_endpoint_of_the_list_is_there(gate: Gateway, path: str) -> None:
+    reply = gate.ask({}, path)
+    assert reply.status in (400, 415)
+    gate.until_counted(gate.metric("api_requests_total", route=path), route=path)
+    assert gate.metric("api_requests_total", route=path) >= 1
+
+
+def test_routes_in_metrics_are_templates_or_other(gate: Gateway) -> None:
+    for path in ("/v1/models/some/thing", "/nothing/at/all", "/engines/e5/metrics"):
+        gate.get(path)
+    routes = {
+        sample.labels["route"]
+        for family in prometheus(gate.get("/metrics").text)
+        if family.name == "api_requests"
+        for sample in family.samples
+    }
+    known = {*ENDPOINTS, "/v1/models/{model:path}", "/engines/{name}/metrics", "/admin/engines/{name}/restart"}
+    known |= {"/health", "/ready", "/metrics", "/status", "/v1/models", "other"}
+    assert routes <= known, routes - known
+
+
+def test_start_to_health_is_measured(engine: Engine, record_property: Any) -> None:
+    """Printed, not judged: this machine may be busy with anything."""
+    began = time.monotonic()
+    with gateway(engine, ready=False) as gate:
+        wait_until(lambda: gate.get("/health").status_code == 200, "health")
+        took_s = time.monotonic() - began
+    record_property("start_s", took_s)
+    print(f"from start to /health: {took_s:.2f} s")
