@@ -72,7 +72,7 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
         args = tuple(shlex.split(settings.engine_args))
         kind = settings.engine_kind
         if kind is Engine.REMOTE:
-            return [RemoteLauncher(parse_url(url)) for url in settings.engine_urls]
+            return [RemoteLauncher(parse_url(url), settings.engine_api_key) for url in settings.engine_urls]
         if kind is Engine.SIMULATED:
             return [SimulatedLauncher(settings.served_model_name or SIMULATED_MODEL, args=args)]
         if find_executable(settings.engine_command) is None:
@@ -124,7 +124,7 @@ class Gateway:
             for name, launch in ((f"e{i}", launch) for i, launch in enumerate(launchers(settings)))
         ]
         self.pool = Pool(supervisors, max_active=settings.max_active, clock=self._clock)
-        self.engines = Engines(self.pool, api_key=settings.engine_api_key, on_capacity=self._capacity)
+        self.engines = Engines(self.pool, on_capacity=self._capacity)
         self._flow = Flow(
             self._gate,
             self.engines,

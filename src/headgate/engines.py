@@ -28,13 +28,11 @@ class Engines:
     """The flow's view of a pool.
 
     Args:
-        api_key: sent to remote engines that want one.
         on_capacity: told an engine's slots, 0 while nothing may be granted on it.
     """
 
-    def __init__(self, pool: Pool, *, api_key: str | None, on_capacity: Callable[[str, int], None]) -> None:
+    def __init__(self, pool: Pool, *, on_capacity: Callable[[str, int], None]) -> None:
         self._pool = pool
-        self._authorization = b"authorization: Bearer %b\r\n" % api_key.encode() if api_key else b""
         self._on_capacity = on_capacity
         self._routes: dict[str, tuple[Address, Route]] = {}
         self._names: dict[str, None] = {}
@@ -90,17 +88,15 @@ class Engines:
                 return
             known[1].upstream.close()
         launch = engine.launch
-        own = launch is not None and launch.is_ours
-        upstream = Upstream(address.host, address.port, tls=address.tls, idle_s=OWN_IDLE_S if own else REMOTE_IDLE_S)
+        assert launch is not None  # it has an address
         host = f"[{address.host}]" if ":" in address.host else address.host
-        headers = b"host: %b:%d\r\naccept: */*\r\n" % (
-            host.encode("idna") if not own else host.encode(),
-            address.port,
+        headers = b"host: %b:%d\r\naccept: */*\r\n" % (host.encode("idna"), address.port)
+        if launch.api_key:
+            headers += b"authorization: Bearer %b\r\n" % launch.api_key.encode()
+        upstream = Upstream(
+            address.host, address.port, tls=address.tls, idle_s=OWN_IDLE_S if launch.is_ours else REMOTE_IDLE_S
         )
-        route = Route(
-            upstream,
-            address.prefix.encode(),
-            headers + (b"" if own else self._authorization),
-            launch is not None and launch.can_include_usage,
+        self._routes[engine.name] = (
+            address,
+            Route(upstream, address.prefix.encode(), headers, launch.can_include_usage),
         )
-        self._routes[engine.name] = (address, route)

@@ -94,7 +94,9 @@ class Settings(BaseSettings):
     )
     engine_command: str = Field("vllm", description="The vLLM executable, which may live in an environment of its own.")
     engine_args: str = Field("", description="Arguments passed on to the engine unchanged, quoted as for a shell.")
-    engine_api_key: str | None = Field(None, description="Key sent to remote engines that want one.", repr=False)
+    engine_api_key: str | None = Field(
+        None, pattern=r"^[\x21-\x7e]+$", description="Key sent to remote engines that want one.", repr=False
+    )
     max_active: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_auto_or_number)] = Field(
         None,
         description="Slots per engine: a number, or `auto`: the engine's own max-num-seqs, capped by what its KV "

@@ -53,7 +53,7 @@ def test_operation_is_closed_but_for_health_and_readiness(locked: Gateway) -> No
 
 def test_admin_needs_the_admin_key_and_refuses_other_sites(locked: Gateway) -> None:
     def restart(**headers: str) -> tuple[int, str]:
-        named = {"x-api-key": b""} | {name.replace("_", "-"): value.encode() for name, value in headers.items()}
+        named = [(b"x-api-key", b"")] + [(name.encode(), value.encode()) for name, value in headers.items()]
         answer = locked.http.post("/admin/engines/e9/restart", headers=named)
         return answer.status_code, answer.json()["error"]["code"]
 

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
-from prometheus_client.parser import text_string_to_metric_families as prometheus
+from prometheus_client import Metric, parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from headgate.api.generation import ENDPOINTS
 from tests.simulated import Engine
@@ -20,6 +20,14 @@ PROMISED = {
     *("api_refusals", "api_cancelled", "api_engine_up", "api_engine_state", "api_engine_requests"),
     *("api_engine_starts", "api_engines_desired"),
 }
+
+
+def prometheus(text: str) -> list[Metric]:
+    return list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+
+
+def open_metrics(text: str) -> list[Metric]:
+    return list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
 
 
 def test_metrics_as_prometheus_text_openmetrics_and_json(gate: Gateway) -> None:

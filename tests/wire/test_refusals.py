@@ -107,7 +107,7 @@ def untouched(gate: Gateway, engine: Engine) -> Any:
         ({"model": MODEL, "messages": None}, "messages"),
         ({"model": MODEL, "messages": "Hello"}, "messages"),
         ({"model": MODEL, "messages": {}}, "messages"),
-        (chat(stream="yes"), "stream"),
+        (chat() | {"stream": "yes"}, "stream"),
         (chat(n=0), "n"),
         (chat(n=-1), "n"),
         (chat(n="two"), "n"),

@@ -13,7 +13,7 @@ from tests.wire.client import CHAT, DONE, MODEL, Client, chat
 from tests.wire.gateway import Gateway, gateway
 
 PATHS = (CHAT, "/v1/completions", "/v1/responses", "/v1/messages")
-WITH_USAGE = {"stream_options": {"include_usage": True}}
+WITH_USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
 
 
 def body(tokens: int = 12, *, stream: bool = True, **fields: Any) -> dict[str, Any]:
@@ -62,7 +62,8 @@ def test_usage_chunk_comes_to_those_who_asked_and_carries_the_figures(gate: Gate
 
 @pytest.mark.parametrize("path", PATHS[:2])
 def test_usage_chunk_does_not_come_to_those_who_did_not_ask(gate: Gateway, path: str) -> None:
-    for fields in ({}, {"stream_options": None}, {"stream_options": {"include_usage": False}}):
+    silent: list[dict[str, Any]] = [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}]
+    for fields in silent:
         reply = gate.ask(body(**fields), path)
         assert all(chunk["choices"] and "usage" not in chunk for chunk in reply.data)
         assert reply.figures is not None
@@ -70,7 +71,7 @@ def test_usage_chunk_does_not_come_to_those_who_did_not_ask(gate: Gateway, path:
 
 
 def test_continuous_usage_passes_to_those_who_asked(gate: Gateway) -> None:
-    options = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     reply = gate.ask(body(**options))
     assert [chunk["usage"]["completion_tokens"] for chunk in reply.data][-3:] == [11, 12, 12]
 

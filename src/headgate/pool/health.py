@@ -69,7 +69,7 @@ class Health:
         pace: Pace,
     ) -> None:
         self._is_ours = launch.is_ours
-        self._probe = Probe(launch.address, answer_s=pace.answer_s)
+        self._probe = Probe(launch.address, answer_s=pace.answer_s, api_key=launch.api_key)
         self._clock = clock
         self._in_flight = in_flight
         self._relayed = relayed
@@ -157,6 +157,7 @@ class Health:
             "running": gauges.counters.running,
             "waiting": gauges.waiting,
             "kv_usage": gauges.kv_usage,
+            "trouble": self.trouble,
         }
 
     async def close(self) -> None:

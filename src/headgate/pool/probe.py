@@ -35,9 +35,12 @@ class _Models(msgspec.Struct):
 class Probe:
     """Looks at one address. Close it after use."""
 
-    def __init__(self, address: Address, *, answer_s: float, connect_s: float = CONNECT_S) -> None:
+    def __init__(
+        self, address: Address, *, answer_s: float, connect_s: float = CONNECT_S, api_key: str | None = None
+    ) -> None:
         self._client = httpx.AsyncClient(
             base_url=address.url,
+            headers={"authorization": f"Bearer {api_key}"} if api_key else None,
             timeout=httpx.Timeout(answer_s, connect=connect_s),
             limits=httpx.Limits(max_connections=4, max_keepalive_connections=0),
             trust_env=False,  # a proxy for the Internet is no way to an engine

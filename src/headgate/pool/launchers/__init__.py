@@ -63,6 +63,8 @@ class Launch:
         max_num_seqs: how many generations it schedules at once; None if that is not known.
         can_include_usage: whether it understands ``stream_options.include_usage``.
         stop_grace_s: how long it may take to leave after SIGTERM.
+        api_key: what it wants as a bearer token, if it wants one.
+        api_key: what it wants as a bearer token, if it wants one.
         history_key: equal for starts that should take equally long.
         read_line: what one line of its output says about its start.
     """
@@ -75,6 +77,7 @@ class Launch:
     max_num_seqs: int | None = None
     can_include_usage: bool = True
     stop_grace_s: float = 10.0
+    api_key: str | None = field(default=None, repr=False)
     history_key: str = ""
     read_line: Callable[[str], LoadProgress | None] = _says_nothing
 

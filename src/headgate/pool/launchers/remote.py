@@ -6,7 +6,7 @@ Nothing is started and nothing is stopped; the supervisor only looks whether it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from headgate.pool.launchers import Address, Launch
@@ -19,11 +19,11 @@ class RemoteLauncher:
     """Looks at an address."""
 
     address: Address
-    can_include_usage: bool = True
+    api_key: str | None = field(default=None, repr=False)
 
     def __call__(self) -> Launch:
         """The same address each time."""
-        return Launch(kind="remote", address=self.address, can_include_usage=self.can_include_usage)
+        return Launch(kind="remote", address=self.address, api_key=self.api_key)
 
 
 def parse_url(url: str) -> Address:

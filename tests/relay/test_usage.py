@@ -1,0 +1,152 @@
+"""What events and whole replies say of tokens; and what of it others get to see."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate.relay.usage import (
+    TAIL_BYTES,
+    Usage,
+    error_status,
+    has_no_choices,
+    read,
+    read_tail,
+    with_headgate,
+    without_usage,
+)
+
+ANYTHING: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["usage", "choices", "error", "code", "response", "message", "prompt_tokens", "x"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+def encoded(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize(
+    ("told", "prompt", "completion"),
+    [
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}}, 3, 5),
+        ({"usage": {"input_tokens": 3, "output_tokens": 5}}, 3, 5),
+        ({"response": {"usage": {"input_tokens": 3, "output_tokens": 5}}}, 3, 5),
+        ({"usage": {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}}, 3, 0),
+        ({"type": "message_delta", "usage": {"output_tokens": 5}}, 0, 5),
+    ],
+)
+def test_usage_is_read_in_every_apis_words(told: object, prompt: int, completion: int) -> None:
+    usage = Usage()
+    assert read(encoded(told), usage)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (prompt, completion)
+
+
+def test_beginning_of_a_message_tells_its_prompt_and_no_figure_of_its_answer() -> None:
+    """`output_tokens: 0` was taken for the final word, and a cancelled message counted none."""
+    usage = Usage()
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 0}}}
+    assert not read(encoded(start), usage)
+    assert usage.prompt_tokens == 9
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"usage": None}, {"usage": {}}, {"usage": {"type": "duration", "seconds": 3}}, []]
+)
+def test_where_nothing_is_said_nothing_is_read(told: object) -> None:
+    usage = Usage(prompt_tokens=1, completion_tokens=2)
+    assert not read(encoded(told), usage)
+    assert usage == Usage(prompt_tokens=1, completion_tokens=2)
+
+
+@given(value=ANYTHING, raw=st.binary(max_size=30))
+def test_no_event_of_any_kind_raises(value: Any, raw: bytes) -> None:
+    """An exception here would be one in the socket's callback."""
+    for data in (encoded(value), raw, b"[" * 5000):
+        read(data, Usage())
+        read_tail(b'..."usage":' + data, Usage())
+        has_no_choices(data)
+        status = error_status(data)
+        assert status is None or 400 <= status <= 599
+        assert without_usage(b"data: " + data + b"\n\n").endswith(b"\n\n")
+        with_headgate(data, {"a": 1})
+
+
+@pytest.mark.parametrize("details", [None, {"cached_tokens": 1, "deep": {"er": [1, {"2": 3}]}}])
+def test_usage_at_the_end_of_a_long_reply_is_read_whatever_is_inside(details: object) -> None:
+    """Its details hid it: it was read up to the first closing brace."""
+    usage = {"prompt_tokens": 3, "prompt_tokens_details": details, "completion_tokens": 5}
+    reply = encoded({"choices": ["x" * 9000], "usage": usage, "headgate": {}})
+    told = Usage()
+    assert read_tail(reply[-TAIL_BYTES:], told)
+    assert (told.prompt_tokens, told.completion_tokens) == (3, 5)
+
+
+def test_usage_that_the_tail_has_cut_is_no_figure() -> None:
+    assert not read_tail(b'"usage": {"prompt_tokens": 3, "comp', Usage())
+    assert not read_tail(b"no word of it", Usage())
+    assert not read_tail(b'"usage": null}', Usage())
+
+
+@given(value=st.dictionaries(st.text(max_size=5), ANYTHING, max_size=4))
+def test_headgate_key_is_added_and_the_rest_is_as_it_was(value: dict[str, Any]) -> None:
+    value.pop("headgate", None)
+    body = json.dumps(value, allow_nan=False, default=str).encode() if _finite(value) else b"{}"
+    told = with_headgate(body, {"latency_ms": 1.5})
+    if body in (b"{}", b"null"):
+        assert told == body
+    else:
+        assert json.loads(told) == {**json.loads(body), "headgate": {"latency_ms": 1.5}}
+
+
+def _finite(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"{ }", b"{\n\t}", b"[]", b"null", b'"text"', b"{", b"}"])
+def test_what_has_no_room_for_a_key_comes_back_as_it_was(body: bytes) -> None:
+    """`{ }` became `{ ,"headgate":…}`."""
+    assert with_headgate(body, {"a": 1}) == body
+
+
+def test_usage_is_taken_out_and_nothing_else_is_touched() -> None:
+    event = b'data: {"id":1e2,"choices":[{"delta":{"content":"\\u00e4"}}],"usage":{"x":1}}\n\n'
+    assert without_usage(event) == b'data: {"id":1e2,"choices":[{"delta":{"content":"\\u00e4"}}]}\n\n'
+
+
+@pytest.mark.parametrize("event", [b'data: { "a": "usage" }\n\n', b"data: {broken usage\n\n", b"data: [1]\n\n"])
+def test_event_with_no_usage_of_its_own_keeps_its_bytes(event: bytes) -> None:
+    """One that was no JSON raised in the socket's callback."""
+    assert without_usage(event) is event
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ({"error": {"message": "no", "code": 404}}, 404),
+        ({"error": {"message": "no", "code": 503}}, 503),
+        ({"error": {"message": "no", "code": 200}}, 500),
+        ({"error": {"message": "no", "code": "context_length"}}, 500),
+        ({"error": {"message": "no"}}, 500),
+        ({"error": "no"}, 500),
+        ({"error": None, "choices": []}, None),
+        ({"choices": []}, None),
+        (["error"], None),
+    ],
+)
+def test_status_of_an_error_event(told: object, status: int | None) -> None:
+    assert error_status(encoded(told)) == status

@@ -1,0 +1,211 @@
+"""Engines that answer what nobody expects: each request still ends, once, and says what happened."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.wire.client import CHAT, DONE, MODEL, chat
+from tests.wire.gateway import Gateway, gateway
+from tests.wire.scripted import JSON, SSE, Scripted, chunked, scripted_engine, sized
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HELLO = b'data: {"choices":[{"index":0,"delta":{"content":"Hello"}}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n'
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Gateway, Scripted]]:
+    with scripted_engine() as script, gateway(script.url, "--max-active", "2", "--wake-timeout-s", "5") as gate:
+        yield gate, script
+
+
+@pytest.fixture
+def gate(pair: tuple[Gateway, Scripted]) -> Iterator[Gateway]:
+    yield pair[0]
+    pair[0].until(active=0, queued=0)
+
+
+@pytest.fixture
+def engine(pair: tuple[Gateway, Scripted]) -> Scripted:
+    return pair[1]
+
+
+def test_stream_that_ends_without_done_is_an_error(gate: Gateway, engine: Scripted) -> None:
+    """HTTP says that the body is whole: only the missing [DONE] tells."""
+    engine.say(SSE + chunked(HELLO))
+    reply = gate.ask()
+    assert reply.text == "Hello"
+    assert reply.data[-1]["error"]["code"] == "engine_failed"
+    assert "before its answer was complete" in reply.data[-1]["error"]["message"]
+    assert reply.events[-1] == DONE
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+def test_named_stream_that_ends_without_its_last_event_is_an_error(gate: Gateway, engine: Scripted, path: str) -> None:
+    engine.say(SSE + chunked(b'event: something\ndata: {"type":"something"}\n\n'))
+    reply = gate.ask(chat(input="Hello"), path)
+    assert reply.events[-1].startswith(b"event: error\n")
+
+
+def test_empty_stream_is_tried_once_more_and_then_refused(gate: Gateway, engine: Scripted) -> None:
+    engine.say(SSE + chunked())
+    engine.say(SSE + chunked(HELLO, DONE))
+    assert gate.ask().text == "Hello"
+    engine.say(SSE + chunked())
+    engine.say(SSE + chunked())
+    assert gate.ask().error["code"] == "engine_failed"
+
+
+def test_answer_that_ends_with_its_connection_is_whole(gate: Gateway, engine: Scripted) -> None:
+    engine.say(SSE + b"\r\n" + HELLO + DONE, then_close=True)
+    assert gate.ask().events[-1] == DONE
+    engine.say(JSON + b"\r\n" + b'{"choices":[]}', then_close=True)
+    assert gate.ask(chat(stream=False)).json["choices"] == []
+
+
+def test_bytes_behind_a_whole_answer_end_the_connection_and_not_the_answer(gate: Gateway, engine: Scripted) -> None:
+    """What came before the mistake in the same read was thrown away, the end of the answer with it."""
+    engine.say(SSE + chunked(HELLO, DONE) + b"\x00\x01garbage\r\n")
+    reply = gate.ask()
+    assert (reply.text, reply.events[-1]) == ("Hello", DONE)
+    engine.say(SSE + chunked(HELLO, DONE))
+    assert gate.ask().text == "Hello"
+
+
+def test_second_answer_to_one_request_is_nobodys(gate: Gateway, engine: Scripted) -> None:
+    two = JSON + sized(b'{"first":1}') + JSON + b"x-leaked: yes\r\n" + sized(b'{"second":2}')
+    engine.say(two)
+    engine.say(JSON + sized(b'{"third":3}'))
+    reply = gate.ask(chat(stream=False))
+    assert reply.json["first"] == 1
+    assert "x-leaked" not in reply.headers
+    assert gate.ask(chat(stream=False)).json["third"] == 3
+
+
+def test_interim_answers_are_passed_over(gate: Gateway, engine: Scripted) -> None:
+    engine.say(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n" + SSE + chunked(HELLO, DONE)
+    )
+    reply = gate.ask()
+    assert reply.text == "Hello"
+    assert "link" not in reply.headers
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 600 What\r\n", b"HTTP/1.1 999 Huh\r\n", b"HTTP/1.1 101 Switching\r\n"])
+def test_status_that_there_is_not_is_engine_failed(gate: Gateway, engine: Scripted, head: bytes) -> None:
+    """A KeyError in the socket's callback left the request without an end."""
+    more = b"connection: upgrade\r\nupgrade: x\r\n" if b"101" in head else b""
+    for _ in range(2):
+        engine.say(head + more + sized(b""), then_close=True)
+    reply = gate.ask()
+    assert (reply.status, reply.error["code"]) == (502, "engine_failed")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"usage" broken\n\n',
+        b'data: {"choices":[],"usage":"many"}\n\n',
+        b'data: {"choices":[],"usage":null}\n\n',
+        b'data: {"choices":7,"usage":{"prompt_tokens":-1}}\n\n',
+        b'data: {"usage":{"prompt_tokens":1e400}}\n\n',
+        b'data: "usage"\n\n',
+        b'data: ["usage", "error", "abort"]\n\n',
+        b'data: "error"\n\n',
+        b'data: {"error": null, "choices":[]}\n\n',
+        b'data: {"message":"usage","usage":{}}\n\n',
+        b"data:\n\n",
+        b"data\n\n",
+        b"id: 7\nretry: 10\ndata: x\n\n",
+        b"\n\n",
+        b"\xff\xfe \x00\n\n",
+    ],
+)
+def test_event_that_cannot_be_read_passes_or_is_left_out_and_the_stream_goes_on(
+    gate: Gateway, engine: Scripted, event: bytes
+) -> None:
+    engine.say(SSE + chunked(HELLO, event, HELLO, USAGE, DONE))
+    with gate.client() as client:
+        reply = client.ask(CHAT, chat())
+    assert reply.body.count(HELLO) == 2
+    assert reply.body.endswith(DONE)
+    assert b'"completion_tokens":3' in reply.body
+
+
+def test_usage_that_comes_first_is_not_lost(gate: Gateway, engine: Scripted) -> None:
+    """A stream's head went out with its first token only, and what came before that was thrown away."""
+    engine.say(SSE + b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n" % (len(USAGE), USAGE))
+    with gate.client() as client:
+        client.post(CHAT, chat(stream_options={"include_usage": True}))
+        assert client.until_events(1).data[0]["usage"]["prompt_tokens"] == 7
+
+
+def test_comments_before_an_error_do_not_cost_it_its_status(gate: Gateway, engine: Scripted) -> None:
+    engine.say(SSE + chunked(b": keep-alive\n\n", b'data: {"error":{"message":"no","code":418}}\n\n', DONE))
+    assert gate.ask().status == 418
+
+
+def test_json_where_a_stream_was_asked_for_passes(gate: Gateway, engine: Scripted) -> None:
+    engine.say(JSON + sized(b'{"choices":[]}'))
+    assert gate.ask().json["choices"] == []
+
+
+def test_stream_where_json_was_asked_for_passes(gate: Gateway, engine: Scripted) -> None:
+    engine.say(SSE + chunked(HELLO, DONE))
+    assert gate.ask(chat(stream=False)).events[-1] == DONE
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"{ }", b"[]", b"null", b"text", b'{"choices":', b"\xff"])
+def test_whole_reply_of_any_kind_passes(gate: Gateway, engine: Scripted, body: bytes) -> None:
+    """`{ }` came back as `{ ,"headgate":…}`."""
+    engine.say(JSON + sized(body))
+    reply = gate.ask(chat(stream=False))
+    assert reply.ended
+    assert reply.body == body
+
+
+def test_headers_of_the_hop_are_not_passed_and_ours_are_not_doubled(gate: Gateway, engine: Scripted) -> None:
+    hop = b"connection: x-private\r\nkeep-alive: 5\r\nx-request-id: theirs\r\nserver: uvicorn\r\ndate: now\r\n"
+    behind = b"x-headgate-engine: e9\r\nx-headgate-queue-ms: 7\r\nx-kept: yes\r\n"
+    engine.say(JSON + hop + behind + sized(b'{"a":1}'))
+    reply = gate.ask(chat(stream=False), x_request_id="mine")  # the client refuses a header that stands twice
+    assert reply.headers["x-request-id"] == "mine"
+    assert reply.headers["x-headgate-engine"] == "e0"
+    assert reply.headers["x-kept"] == "yes"
+    assert not {"keep-alive", "server"} & set(reply.headers)
+
+
+def test_generate_whose_answer_is_no_completion_is_engine_failed(gate: Gateway, engine: Scripted) -> None:
+    for _ in range(2):
+        engine.say(JSON + sized(b'{"choices":"none"}'))
+    assert gate.ask({"prompt": "Hello"}, "/generate").error["code"] == "engine_failed"
+
+
+def test_engine_gets_the_callers_body_with_usage_asked_for(gate: Gateway, engine: Scripted) -> None:
+    spaced = b'{ "model" : "%b", "messages":[] , "stream" :true, "unknown": [1,  2], "stream_options": null }\n' % (
+        MODEL.encode()
+    )
+    engine.say(SSE + chunked(HELLO, USAGE, DONE))
+    reply = gate.ask(spaced)
+    got = engine.requests[-1]
+    assert got.startswith(spaced.rstrip()[:-1])
+    assert json.loads(got)["stream_options"] == {"include_usage": True}
+    assert USAGE not in reply.body
+    assert reply.figures is not None
+    assert (reply.figures["prompt_tokens"], reply.figures["completion_tokens"]) == (7, 3)
+
+
+def test_engine_that_ends_its_answer_but_not_its_body_is_ended_by_the_time_limit(engine: Scripted) -> None:
+    """An error event stood behind [DONE]."""
+    with gateway(engine.url, "--request-timeout-s", "0.4") as hasty:
+        engine.say(SSE + b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n" % (len(HELLO + DONE), HELLO + DONE))
+        reply = hasty.ask()
+        assert reply.ended
+        assert reply.events[-1] == DONE
+        assert b"error" not in reply.body
+        hasty.until_counted(1, route=CHAT, status="200", reason="ok")
