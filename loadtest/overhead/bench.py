@@ -22,7 +22,7 @@ from pathlib import Path
 from loadtest.overhead import wire
 from loadtest.overhead.client import Job, job_line
 from loadtest.overhead.phases import Phase, warm_up
-from loadtest.overhead.processes import Process, machine_busy_ns
+from loadtest.overhead.processes import Process, machine_busy_ns, speed_ms
 from loadtest.overhead.targets import TARGETS, Absent, Launch, Site
 
 READY_WITHIN_S = 45.0
@@ -82,9 +82,10 @@ class Bench:
         if isinstance(launch, Absent):
             raise RoundError(launch.why)
         log = self._folder / f"{name}.log"
-        started_at = time.monotonic()
+        speed = {"speed_ms": round(speed_ms(self._cores.gateway), 2)}
         if not launch.argv:
-            return {"start_s": 0.0, **self._phases(plan, self.engine_port, None), "peak_rss_bytes": 0}
+            return {**speed, "start_s": 0.0, **self._phases(plan, self.engine_port, None), "peak_rss_bytes": 0}
+        started_at = time.monotonic()
         gateway = Process(launch.argv, cores=self._cores.gateway, env=launch.env, cwd=self._folder, log=log)
         try:
             wait_until_healthy(f"http://127.0.0.1:{site.port}{launch.health}", gateway, log)
@@ -93,7 +94,7 @@ class Bench:
             seen = self._phases(plan, site.port, gateway, fewer_by=20 if launch.slow else 1)
             if gateway.exit_status is not None:
                 raise RoundError(f"ended with status {gateway.exit_status} under load: {last_words(log)}")
-            return {"start_s": round(start_s, 3), **seen, "peak_rss_bytes": gateway.peak_rss_bytes()}
+            return {**speed, "start_s": round(start_s, 3), **seen, "peak_rss_bytes": gateway.peak_rss_bytes()}
         finally:
             gateway.stop()
 

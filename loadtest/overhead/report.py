@@ -17,6 +17,8 @@ from loadtest.overhead.phases import PHASES
 
 BUSY_PERCENT = 10
 """Of one core, burned by others in the median phase: above it the report says so."""
+UNSTEADY_PERCENT = 15
+"""Between the fastest and the slowest round, by a piece of work that is always the same."""
 
 
 def main() -> None:
@@ -129,14 +131,26 @@ def _busy(figures: Figures) -> str:
     return table(["gateway / engine / client / others", *PHASES], rows)
 
 
-def _footnotes(raw: Mapping[str, Any], figures: Figures) -> str:
-    notes = [f"- {name} was left out: {what['absent']}" for name, what in raw["targets"].items() if "absent" in what]
-    notes += [f"- round {gone['round']} of {gone['target']} failed: {gone['why']}" for gone in raw["failures"]]
-    busy = [
-        100 * what["others_cpu_ns"] / what["window_ns"] for seen in raw["rounds"] for what in seen["phases"].values()
-    ]
+def _doubts(raw: Mapping[str, Any]) -> list[str]:
+    """What makes the figures rough, where it can be seen from them."""
+    rounds = raw["rounds"]
+    busy = [100 * what["others_cpu_ns"] / what["window_ns"] for r in rounds for what in r["phases"].values()]
+    speeds = [seen["speed_ms"] for seen in rounds]
+    doubts = []
     if busy and median(busy) > BUSY_PERCENT:
-        notes.insert(0, f"- **the machine was busy with other things** ({median(busy):.0f} % of a core): rough figures")
+        doubts.append(f"- **The machine was busy with other things** ({median(busy):.0f} % of a core).")
+    if speeds and max(speeds) > min(speeds) * (1 + UNSTEADY_PERCENT / 100):
+        spread = f"{min(speeds):.0f} to {max(speeds):.0f} ms for the same work"
+        doubts.append(f"- **The machine's own speed changed** between rounds: {spread}.")
+    return doubts
+
+
+def _footnotes(raw: Mapping[str, Any], figures: Figures) -> str:
+    notes = _doubts(raw)
+    for name, what in raw["targets"].items():
+        if "absent" in what:
+            notes.append(f"- {name} was left out: {what['absent']}")
+    notes += [f"- round {gone['round']} of {gone['target']} failed: {gone['why']}" for gone in raw["failures"]]
     fewer = {seen["target"]: seen["fewer_streams_by"] for seen in raw["rounds"]}
     notes += [f"- {name} had a {by}th of the streams" for name, by in fewer.items() if by > 1]
     for target in figures.targets:

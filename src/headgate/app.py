@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TextIO
 
@@ -36,7 +36,7 @@ from headgate.api.generation import Generation
 from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow, Limits
-from headgate.gate import Gate, Ledger
+from headgate.gate import Bin, Gate, Ledger, emptiest
 from headgate.pool.history import History
 from headgate.pool.launchers import Launch
 from headgate.pool.launchers.remote import RemoteLauncher, parse_url
@@ -107,6 +107,7 @@ class Gateway:
                 queue_max_bytes=settings.queue_max_bytes,
                 queue_timeout_s=settings.queue_timeout_s,
                 wake_timeout_s=settings.wake_timeout_s,
+                choose=self._choose,
             ),
             clock=self._clock,
         )
@@ -153,6 +154,11 @@ class Gateway:
         self.application = Application(generation, routers, self.metrics, __version__)
 
     # The pool and the gate, joined.
+
+    def _choose(self, bins: Sequence[Bin], weight: int) -> Bin:
+        by_name = {a_bin.engine: a_bin for a_bin in bins}
+        chosen = self.pool.choose(lambda name: by_name[name].active, weight, among=by_name)
+        return by_name[chosen.name] if chosen is not None else emptiest(bins, weight)
 
     def _capacity(self, engine: str, slots: int) -> None:
         self._gate.expect(self.pool.eta_s())

@@ -79,7 +79,7 @@ class Engines(Protocol):
         ...
 
     async def recovered(self, engine: str) -> bool:
-        """Wait for that look: whether the engine is well after all."""
+        """Wait until that is clear: whether the engine lives on, and what it said was an answer."""
         ...
 
     def any_ready(self) -> str | None: ...
@@ -238,14 +238,17 @@ class Flow:
             try:
                 return await self._exchange(call, reply, lease.engine, lease, self._time_left(call, lease))
             except EngineBroke as broke:
-                if broke.answer is not None and await self._engines.recovered(lease.engine):
-                    return reply.pass_on(broke.answer)  # the engine lives: this answer was meant for this request
                 self._metrics.engine_requests.add((lease.engine, "failed"))
                 life.failures += 1
+                if life.failures > 1 and broke.answer is None:
+                    what = f"The engine failed twice at this request; the last time, {broke}."
+                    raise Refusal(Reason.ENGINE_FAILED, what) from None
+                # One that is dying may look well for a moment more: the only other try is not for that moment.
+                if await self._engines.recovered(lease.engine) and broke.answer is not None:
+                    return reply.pass_on(broke.answer)  # the engine lives: this answer was meant for this request
                 if life.failures > 1:
                     raise Refusal(
-                        Reason.ENGINE_FAILED,
-                        f"The engine failed twice at this request; the last time, {broke}.",
+                        Reason.ENGINE_FAILED, f"Two engines died at this request; the last, {broke}."
                     ) from None
 
     async def _exchange(self, call: Call, reply: Reply, engine: str, slot: Slot, timeout_s: float) -> Ending:

@@ -47,7 +47,7 @@ def _bytes(value: object) -> object:
         return value
     digits = value.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
     unit = value.strip()[len(digits) :].strip().lower()
-    if not digits.isdigit() or unit not in _UNITS:
+    if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS:
         raise ValueError("a number of bytes, such as 33554432 or 32MiB")
     return int(digits) * _UNITS[unit]
 

@@ -109,7 +109,7 @@ def test_work_goes_where_there_is_room_and_round_among_equals() -> None:
         await capacity.until(("e0", 2), ("e1", 3))
         chosen = [engine.name for _ in range(4) if (engine := pool.choose(lambda _: 0))]
         assert chosen == ["e0", "e1", "e0", "e1"]
-        other = pool.choose(lambda _: 0, without={"e0"})
+        other = pool.choose(lambda _: 0, among={"e1"})
         assert other is not None
         assert other.name == "e1"
         assert pool.choose({"e0": 2, "e1": 3}.__getitem__) is None

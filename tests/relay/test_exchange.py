@@ -54,10 +54,31 @@ async def _answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 def run(serve: Serve, claim: Callable[[Upstream], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(DEADLINE_S), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        served: set[asyncio.Task[None]] = set()
+
+        async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            served.add(task)
+            try:
+                await serve(reader, writer)
+            except ConnectionError:
+                pass
+            finally:
+                writer.close()
+
+        async with asyncio.timeout(DEADLINE_S):
+            server = await asyncio.start_server(one, "127.0.0.1", 0)
             upstream = Upstream("127.0.0.1", server.sockets[0].getsockname()[1])
-            await claim(upstream)
-            upstream.close()
+            try:
+                await claim(upstream)
+            finally:
+                upstream.close()
+                for task in served:
+                    task.cancel()
+                await asyncio.gather(*served, return_exceptions=True)
+                server.close()
+                await server.wait_closed()
 
     uvloop.run(bounded())
 

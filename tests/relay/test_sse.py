@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -30,7 +31,7 @@ WILD = st.text(alphabet="\r\nd:a ", max_size=40).map(str.encode)
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     bounds = sorted({place % (len(stream) + 1) for place in places} | {0, len(stream)})
-    return [stream[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [stream[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def fed(pieces: list[bytes]) -> tuple[list[bytes], bytes]:

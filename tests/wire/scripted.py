@@ -14,6 +14,8 @@ from tests.wire.client import MODEL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+TRIES = 2
+"""How often a request is sent that no engine has begun to answer."""
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 

@@ -23,7 +23,7 @@ PROMISED = {
 
 
 def prometheus(text: str) -> list[Metric]:
-    return list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    return list(parser.text_string_to_metric_families(text))
 
 
 def open_metrics(text: str) -> list[Metric]:

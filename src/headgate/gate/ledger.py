@@ -98,7 +98,7 @@ class Ledger:
     def fits(self, weight: int) -> bool:
         """Whether an offer of this weight would be granted at once."""
         closed = self._drain_until is not None
-        return not closed and not self._waiting_weight and self._slots.room(weight) is not None
+        return not closed and not self._waiting_weight and self._slots.has_room(weight)
 
     def offer(
         self,

@@ -90,6 +90,11 @@ class Slots:
             self.last_total = self.total
             self.largest = max(each.slots for each in self.ready)
 
+    def has_room(self, weight: int) -> bool:
+        """Whether a request fits somewhere. Nothing is chosen: whoever chooses may keep count of turns."""
+        weight = min(weight, self.largest)
+        return any(each.slots - each.active >= weight for each in self.ready)
+
     def room(self, weight: int) -> Bin | None:
         """Where a request fits, cut to the largest engine's size; None: nowhere now."""
         if weight > self.largest:

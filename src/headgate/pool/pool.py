@@ -75,20 +75,20 @@ class Pool:
         return tuple(supervisor for supervisor in self._engines.values() if supervisor.slots > 0)
 
     def choose(
-        self, active: Callable[[str], int], weight: int = 1, *, without: Collection[str] = ()
+        self, active: Callable[[str], int], weight: int = 1, *, among: Collection[str] | None = None
     ) -> Supervisor | None:
         """The engine for the next request; None where no single one has room.
 
         Args:
             active: the weight in flight at the engine of that name.
             weight: of the request.
-            without: engines that are not to be chosen, say because they just failed this request.
+            among: the engines that may be chosen, if not all.
         """
         name = choose(
             [
                 Candidate(supervisor.name, supervisor.slots, active(supervisor.name), self._turns[supervisor.name])
                 for supervisor in self.ready()
-                if supervisor.name not in without
+                if among is None or supervisor.name in among
             ],
             weight,
         )

@@ -15,19 +15,35 @@ import signal
 import sys
 
 MARK = "HEADGATE_ENGINE_MARK"
+TRACKER = b"multiprocessing.resource_tracker"
+TRACKER_GRACE_S = 2.0
+"""Python's resource trackers remove the shared memory of those who were killed, once they are alone."""
 _AGAIN_S = 0.02
 
 
 async def kill_remains(session: int | None, mark: str) -> int:
     """Kill all that belongs to a session or carries a mark, until nothing does; how many there were."""
     killed: set[int] = set()
+    trackers_left_s = TRACKER_GRACE_S
     while found := await asyncio.to_thread(_find, session, mark):
-        for pid in found:
+        doomed = {pid for pid in found if not _is_tracker(pid)}
+        if not doomed:
+            trackers_left_s -= _AGAIN_S
+            doomed = found if trackers_left_s <= 0 else set()
+        for pid in doomed:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        killed |= found
+        killed |= doomed
         await asyncio.sleep(_AGAIN_S)  # they are no children of ours, so nobody tells us when they are gone
     return len(killed)
+
+
+def _is_tracker(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return TRACKER in file.read()
+    except OSError:
+        return False  # it has gone meanwhile
 
 
 def _find(session: int | None, mark: str) -> set[int]:

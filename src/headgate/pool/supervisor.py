@@ -246,6 +246,11 @@ class Supervisor:
             self._cleared.clear()
             self._tell()
 
+    @property
+    def life(self) -> int:
+        """The number of its present life: it has failed once for all who were there."""
+        return sum(self.starts.values())
+
     async def looked_at(self) -> bool:
         """Wait until a suspicion is settled: whether the engine is well."""
         while self._is_suspected:
@@ -413,8 +418,9 @@ class Supervisor:
         self._move(Event.STOP)
         if process is not None:
             assert self.launch is not None
-            # A hung engine would not hear a SIGTERM.
-            grace_s = 0.0 if ending is _Ending.WEDGED else self.launch.stop_grace_s
+            # A hung engine would not hear a SIGTERM, and a vLLM that loads swallows it and goes on loading.
+            deaf = ending is _Ending.WEDGED or self._first_ready_s is None
+            grace_s = 0.0 if deaf else self.launch.stop_grace_s
             how = await process.terminate(grace_s)
             self._log.info("engine %s has stopped: %s", self.name, how)
             self._process = None

@@ -518,8 +518,7 @@ class Reply:
 
     def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         if status in _TROUBLE:
-            assert self._done is not None
-            self._done.set_exception(EngineBroke(f"the engine answered {status}", Answer(status, headers, body)))
+            self._break(EngineBroke(f"the engine answered {status}", Answer(status, headers, body)))
             return
         self._settle(self.pass_on(Answer(status, headers, body)))
 
@@ -579,13 +578,21 @@ class Reply:
         return facts
 
     def _break_off(self, why: str) -> None:
-        assert self._done is not None
         self._trouble()
         self._abort_exchange()
         if not self.committed:
-            self._done.set_exception(EngineBroke(why))
+            self._break(EngineBroke(why))
             return
         self._settle(self.tell_late(Refusal(Reason.ENGINE_FAILED, f"The answer was cut short: {why}.")))
+
+    def _break(self, broke: EngineBroke) -> None:
+        """Nothing of the answer was sent: nor is anything of it in the books, or in those of the next try."""
+        assert self._done is not None
+        self.first_event_at = None
+        self.events = 0
+        self.usage = usage.Usage()
+        self.usage_told = False
+        self._done.set_exception(broke)
 
     def _abort_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None

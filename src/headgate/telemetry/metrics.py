@@ -66,7 +66,7 @@ class Metrics(Collector):
             "api_refusals", "Requests refused by the gateway.", ("reason", "priority", "model", "key")
         )
         self.cancelled = Counter(
-            "api_cancelled", "Clients that left, by stage: queued, waiting_first, streaming.", ("stage",)
+            "api_cancelled", "Clients that left, by stage: arriving, queued, waiting_first, streaming.", ("stage",)
         )
         self.engine_requests = Counter(
             "api_engine_requests", "Requests sent to an engine, by outcome.", ("engine", "outcome")

@@ -31,6 +31,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 ON_LINUX = sys.platform == "linux"
 COMPLAIN_AFTER_S = 5.0
+TRACKER_GRACE_S = 2.0
+"""Python's resource trackers remove the shared memory of those who were killed, once they are alone."""
 FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
     pid = _start(argv)
     _report(f'{{"pid": {pid}}}')
     status = _watch(pid, wake_reader)
-    if status is None or not is_subreaper:
+    if not is_subreaper:
         _kill_group(pid)
     status, killed = _sweep(pid, status, wake_reader)
     _report(f'{{"status": {status}, "killed": {killed}}}')
@@ -124,9 +126,18 @@ def _sweep(pid: int, status: int | None, wake_reader: int) -> tuple[int, int]:
     """Kill all that is left until nothing is; the engine's wait status, and how many others there were."""
     killed: set[int] = set()
     begun_s = time.monotonic()
+    alone_since_s: float | None = None
     complained = False
     while True:
-        for process in _descendants():
+        left = _descendants()
+        doomed = {process for process in left if not _is_tracker(process)}
+        if doomed:
+            alone_since_s = None
+        elif alone_since_s is None:
+            alone_since_s = time.monotonic()
+        elif time.monotonic() - alone_since_s > TRACKER_GRACE_S:
+            doomed = left
+        for process in doomed:
             killed.add(process)
             _kill(process)
         try:
@@ -169,6 +180,14 @@ def _descendants() -> set[int]:
             found.add(child)
             pending.append(child)
     return found
+
+
+def _is_tracker(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"multiprocessing.resource_tracker" in file.read()
+    except OSError:
+        return False  # it has gone meanwhile
 
 
 def _kill(pid: int) -> None:

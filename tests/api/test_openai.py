@@ -1,0 +1,279 @@
+"""What is read of requests: as little as is needed, strictly, and every mistake is told with its place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate import openai
+from headgate.errors import Reason, Refusal
+from headgate.openai import DONE, Dialect, ask_for_usage, read_multipart, read_request
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=10,
+)
+FORM = 'multipart/form-data; boundary="edge"'
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", **fields}).encode()
+
+
+def refused(raw: bytes, **more: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        read_request(raw, **more)
+    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+class refusing:  # noqa: N801  reads as what it allows
+    """Nothing else may be raised here than a refusal for an invalid request."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        return isinstance(error, Refusal) and error.reason is Reason.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("raw", "param", "message"),
+    [
+        (b"", None, "The body is not JSON"),
+        (b"{", None, "The body is not JSON"),
+        (b'{"model": "m"} x', None, "The body is not JSON"),
+        (b'{"model": "m", "x": "\xff"}', None, "The body is not JSON"),
+        (b'{"model": "\xff"}', None, "The body is not JSON"),
+        (b"[]", None, "The body must be a JSON object"),
+        (b"7", None, "The body must be a JSON object"),
+        (b'{"model":"m","messages":' + b"[" * 100_000, None, "nested too deeply"),
+        (b"{}", "model", "`model` is required"),
+        (b'{"model": 7}', "model", "`model`"),
+        (b'{"model": ""}', "model", "must not be empty"),
+        (body(stream=1), "stream", "`stream`"),
+        (body(stream_options={"include_usage": 1}), "stream_options", "`stream_options.include_usage`"),
+        (body(n=0), "n", "`n`"),
+        (body(n=1.5), "n", "`n`"),
+        (body(max_tokens="x"), "max_tokens", "`max_tokens`"),
+        (body(messages="x"), "messages", "must be an array"),
+        (body(background=True), "background", "not offered"),
+        (body(previous_response_id=7), "previous_response_id", "`previous_response_id`"),
+    ],
+)
+def test_mistake_is_told_with_its_place(raw: bytes, param: str | None, message: str) -> None:
+    error = refused(raw)
+    assert error.param == param
+    assert message in error.message
+
+
+@pytest.mark.parametrize("value", [None, ...])
+def test_required_field_that_is_missing_or_null_is_told(value: Any) -> None:
+    raw = body() if value is ... else body(prompt=None)
+    error = refused(raw, required=("prompt",))
+    assert (error.param, error.message) == ("prompt", "`prompt` is required.")
+
+
+@given(raw=st.one_of(st.binary(max_size=60), JSON.map(lambda value: json.dumps(value).encode())))
+def test_any_body_is_read_or_refused(raw: bytes) -> None:
+    for read in (read_request, lambda raw: openai.generate_to_completion(raw, "m")):
+        with refusing():
+            read(raw)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sequences"),
+    [
+        ({}, 1),
+        ({"n": None}, 1),
+        ({"n": 3}, 3),
+        ({"prompt": "one"}, 1),
+        ({"prompt": []}, 1),
+        ({"prompt": ["one"]}, 1),
+        ({"prompt": ["one", "two, [three]"]}, 2),
+        ({"prompt": ["one", "two"], "n": 3}, 6),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": [[1, 2], [3]]}, 2),
+        ({"input": ["one", "two"]}, 2),
+        ({"input": [{"role": "user", "content": "one"}]}, 1),
+    ],
+)
+def test_sequences_are_choices_times_prompts(fields: dict[str, Any], sequences: int) -> None:
+    assert read_request(body(**fields)).sequences == sequences
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    asked = read_request(body(stream=None, n=None, stream_options=None, max_tokens=None, background=None))
+    assert asked == read_request(body())
+
+
+@given(
+    fields=st.dictionaries(st.text(max_size=6).filter(lambda name: name != "model"), JSON, max_size=4),
+    options=st.sampled_from([..., None, {}, {"include_usage": False}, {"include_usage": None, "other": [1]}]),
+    tail=st.sampled_from([b"", b" ", b"\r\n\t"]),
+)
+def test_usage_is_asked_for_and_nothing_else_is_changed(fields: dict[str, Any], options: Any, tail: bytes) -> None:
+    whole = {**fields, "stream": True, "model": "m"} | ({} if options is ... else {"stream_options": options})
+    raw = json.dumps(whole).encode() + tail
+    try:
+        asked = read_request(raw)
+    except Refusal:
+        return
+    told = json.loads(ask_for_usage(raw, asked))
+    assert told.pop("stream_options") == {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    whole.pop("stream_options", None)
+    assert told == whole
+    assert read_request(ask_for_usage(raw, asked)).include_usage
+
+
+def test_generate_is_a_completion() -> None:
+    raw, asked = openai.generate_to_completion(b'{"prompt": "Hello", "top_k": 3, "n": 2}', "m")
+    assert json.loads(raw) == {"prompt": "Hello", "top_k": 3, "n": 2, "model": "m"}
+    assert (asked.model, asked.stream, asked.sequences) == ("m", False, 2)
+    raw, asked = openai.generate_to_completion(b'{"prompt": "Hello", "model": "mine"}', "m")
+    assert asked.model == "mine"
+
+
+@pytest.mark.parametrize(
+    ("raw", "default", "param"),
+    [
+        (b"{}", "m", "prompt"),
+        (b'{"prompt": ["Hello"]}', "m", "prompt"),
+        (b'{"prompt": "Hello", "stream": true}', "m", "stream"),
+        (b'{"prompt": "Hello", "n": 0}', "m", "n"),
+        (b'{"prompt": "Hello"}', None, "model"),
+        (b'{"prompt": "Hello", "model": 7}', "m", "model"),
+        (b'{"prompt": "\xff"}', "m", None),
+        (b"[" * 100_000, "m", None),
+    ],
+)
+def test_generate_is_refused_with_the_place(raw: bytes, default: str | None, param: str | None) -> None:
+    with pytest.raises(Refusal) as caught:
+        openai.generate_to_completion(raw, default)
+    assert caught.value.param == param
+
+
+def test_completion_becomes_the_flat_answer_of_generate() -> None:
+    completion = {"model": "m", "choices": [{"text": "one", "finish_reason": "stop"}, {"text": "two"}]}
+    told = openai.completion_to_generate(json.dumps(completion).encode(), {"latency_ms": 2.0})
+    assert json.loads(told) == {"text": "one", "model": "m", "finish_reason": "stop", "latency_ms": 2.0}
+    assert json.loads(openai.completion_to_generate(b"{}", {}))["text"] == ""
+    with pytest.raises(msgspec.MsgspecError):
+        openai.completion_to_generate(b"[]", {})
+
+
+# Multipart.
+
+
+def part(name: str, value: bytes, more: str = "") -> bytes:
+    return f'--edge\r\ncontent-disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + value + b"\r\n"
+
+
+END = b"--edge--\r\n"
+FILE = part("file", bytes(range(256)) * 100, '; filename="a.wav"\r\ncontent-type: audio/wav')
+
+
+@pytest.mark.parametrize(
+    ("raw", "model", "stream"),
+    [
+        (part("model", b"m") + FILE + END, "m", False),
+        (FILE + part("stream", b"true") + part("model", b"m") + END, "m", True),
+        (b"preamble\r\n" + part("model", b"m") + END, "m", False),
+        (part("model", b"m") + END + b'epilogue; name="model"\r\n\r\nother', "m", False),
+        (part("model", b"--edg") + END, "--edg", False),
+        (part("file", b'x\r\n--other\r\n; name="model"\r\n\r\nno\r\n') + part("model", b"m") + END, "m", False),
+    ],
+)
+def test_form_is_read_for_its_model_and_stream(raw: bytes, model: str, stream: bool) -> None:
+    asked = read_multipart(raw, FORM)
+    assert (asked.model, asked.stream, asked.sequences) == (model, stream, 1)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "param"),
+    [
+        (b"", FORM, "model"),
+        (END, FORM, "model"),
+        (FILE + END, FORM, "model"),
+        (part("model", b"") + END, FORM, "model"),
+        (part("model", b"m" * 1025) + END, FORM, "model"),
+        (part("model", b"m") + END, "multipart/form-data", None),
+        (part("model", b"m") + END, 'multipart/form-data; boundary=""', None),
+        (b"--edge\r\n" + b"x" * 9000 + b"\r\n\r\n" + part("model", b"m"), FORM, "model"),
+    ],
+)
+def test_form_that_cannot_be_read_is_refused(raw: bytes, kind: str, param: str | None) -> None:
+    with pytest.raises(Refusal) as caught:
+        read_multipart(raw, kind)
+    assert (caught.value.reason, caught.value.param) == (Reason.INVALID_REQUEST, param)
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; BOUNDARY=edge", "multipart/form-data;boundary=edge; charset=x"])
+def test_boundary_is_found_however_it_is_written(kind: str) -> None:
+    assert read_multipart(part("model", b"m") + END, kind).model == "m"
+
+
+def test_body_of_a_million_parts_is_refused_and_not_read() -> None:
+    """Each part cost a search: 32 MiB of them kept everybody waiting for many seconds."""
+    with pytest.raises(Refusal, match="more than 64 parts"):
+        read_multipart(b"--e\r\n\r\n\r\n" * 1_000_000, "multipart/form-data; boundary=e")
+
+
+@given(raw=st.text(alphabet='-e\r\n;name="model ', max_size=200).map(str.encode))
+def test_any_form_is_read_or_refused(raw: bytes) -> None:
+    with refusing():
+        read_multipart(raw, "multipart/form-data; boundary=e")
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_has_its_shape_in_every_dialect(reason: Reason) -> None:
+    refusal = Refusal(reason, "No.", retry_after_s=1.23456, param="n")
+    plain = json.loads(openai.error_body(refusal))
+    assert set(plain) == {"error"}
+    assert plain["error"] | {"type": ""} == {
+        "message": "No.",
+        "type": "",
+        "param": "n",
+        "code": reason.value,
+        "retry_after_s": 1.235,
+    }
+    anthropic = json.loads(openai.error_body(refusal, Dialect.ANTHROPIC))
+    assert (anthropic["type"], anthropic["error"]["code"]) == ("error", reason.value)
+    assert openai.error_event(refusal, Dialect.OPENAI).endswith(b"\n\n" + DONE)
+    for named in (Dialect.ANTHROPIC, Dialect.RESPONSES):
+        event = openai.error_event(refusal, named)
+        assert event.startswith(b"event: error\ndata: {")
+        assert event.count(b"\n\n") == 1
+        assert b"[DONE]" not in event
+
+
+def test_long_name_is_shortened_and_a_short_one_is_not() -> None:
+    assert openai.shortened("a" * 200) == "a" * 200
+    assert len(openai.shortened("a" * 201)) == 201
+
+
+def test_flat_error_becomes_the_shape_of_an_error_reply() -> None:
+    flat = b'{"type":"error","code":"server_error","message":"no","param":null,"sequence_number":3}'
+    assert json.loads(openai.unflattened(flat)) == {
+        "error": {"type": "server_error", "message": "no", "param": None, "code": "server_error"}
+    }
+    for other in (b"[]", b"{}", b'{"error":{"message":"no"}}', b"no"):
+        assert openai.unflattened(other) == other
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [(b'{"error":{"message":"no"}}', "no"), (b'{"error":"no"}', ""), (b"no", ""), (b"{}", ""), (b'{"error":{}}', "")],
+)
+def test_message_of_an_engines_error(told: bytes, message: str) -> None:
+    assert openai.error_message(told) == message
