@@ -124,6 +124,6 @@ def test_nothing_is_left_and_everything_is_counted_once_after_a_storm_of_leaving
         print(seen)
         check(gate, seen)
         state = engine.state(inflight=0, open=0, running=0)
-        assert state["max_open_seen"] <= SLOTS
-        assert state["max_inflight_seen"] <= SLOTS
+        # In the batch, not at the door: a connection that was closed is still open there until the engine's next step.
+        assert state["max_running_seen"] <= SLOTS
         assert gate.ask().status == 200

@@ -30,6 +30,9 @@ BUFFER_BYTES = 256 * 1024
 
 _ANY = 1 << 62
 
+_SIZES = [b"%x\r\n" % size for size in range(2048)]
+"""What stands before a chunk of so many bytes."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -215,7 +218,8 @@ class Downstream:
         if not data or cycle.disconnected:
             return
         if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            size = len(data)
+            data = b"".join((_SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size, data, b"\r\n"))
         if self._head:
             data, self._head = self._head + data, b""
         cycle.transport.write(data)
