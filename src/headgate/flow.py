@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from headgate import openai
 from headgate.errors import Reason, Refusal
 from headgate.gate import Gate, Lease
@@ -27,8 +29,7 @@ from headgate.telemetry.metrics import OTHER, Metrics
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One request, read and checked, before anything was decided about it.
 
     Attributes:
@@ -181,6 +182,7 @@ class Flow:
         reply = Reply(
             sink,
             call.plan,
+            loop=self._loop,
             clock=self._clock,
             arrived=call.arrived,
             headers=[(b"x-request-id", call.request_id.encode("latin-1"))],

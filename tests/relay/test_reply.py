@@ -81,6 +81,7 @@ class Rig:
         self.reply = Reply(
             self.client,
             Plan(dialect, streamed=streamed, wants_usage=False),
+            loop=asyncio.get_running_loop(),
             clock=asyncio.get_running_loop().time,
             arrived=asyncio.get_running_loop().time(),
             headers=[],

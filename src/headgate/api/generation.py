@@ -125,7 +125,7 @@ class Generation:
             self._metrics.requests.add((endpoint.path, OTHER, key, "499", "client_left"))
             self._metrics.cancelled.add(("arriving",))
             return
-        task = asyncio.current_task()
+        task = asyncio.current_task(connection.loop)
         assert task is not None
         connection.on_gone = sink.on_stall = task.cancel
         try:

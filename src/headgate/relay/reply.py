@@ -160,6 +160,7 @@ class Reply:
         sink: Sink,
         plan: Plan,
         *,
+        loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         arrived: float,
         headers: Headers,
@@ -177,7 +178,7 @@ class Reply:
         self._gap = gap
         self._trouble = trouble
         self._retry_after_s = retry_after_s
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._exchange: Exchange | None = None
         self._slot: Slot | None = None
         self._done: asyncio.Future[Ending] | None = None

@@ -1,7 +1,7 @@
 """The log: one line for each request at its end, and the gateway's own lines, as JSON or for a terminal.
 
 A request's line does not go through ``logging`` (about 15 µs a record): it is encoded at once and written with the
-others of the same turn of the loop. Everything else does, so libraries' warnings land in the same stream.
+others of the same moment. Everything else does, so libraries' warnings land in the same stream.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from functools import lru_cache
 from typing import TextIO
 
 import msgspec
+
+FLUSH_S = 0.02
+"""Lines of one write: each write is a system call."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -62,7 +65,7 @@ class RequestLog:
     """Where the requests' lines go, at level ``info``.
 
     Args:
-        stream: written whole lines at a time, once a turn of the event loop.
+        stream: written whole lines at a time, ``FLUSH_S`` after the first of them.
         as_json: one JSON object a line; else one short line for a person.
         level: the log level; above ``info`` only requests that failed are written, above ``warning`` none.
     """
@@ -95,7 +98,7 @@ class RequestLog:
             self._lines.append(f"{time.strftime('%H:%M:%S', time.localtime(now))} {shown}")
         if not self._flush_due:
             self._flush_due = True
-            asyncio.get_running_loop().call_soon(self.flush)
+            asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
     def flush(self) -> None:
         """Write what is due. A full disk or a closed pipe loses lines, never a request."""
