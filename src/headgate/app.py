@@ -134,6 +134,7 @@ class Gateway:
             Limits(settings.request_timeout_s, settings.status_hold_s),
             self._clock,
         )
+        self.metrics.before_collecting = self._flow.count
         self.metrics.watch(self._states)
         generation = Generation(
             self._flow,

@@ -159,8 +159,14 @@ class Flow:
 
     def relayed(self, engine: str) -> int:
         """Events that have come from this engine, ever: a sign of its progress."""
+        self.count()
         live = sum(reply.events for reply, name in self._running.items() if name == engine)
         return self._relayed.get(engine, 0) + live
+
+    def count(self) -> None:
+        """Bring the figures of running streams up to date, for a scrape."""
+        for reply in self._running:
+            reply.count()
 
     def cut_all(self, refusal: Refusal) -> int:
         """End every answer under way with ``refusal``; how many there were."""

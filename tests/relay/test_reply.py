@@ -12,7 +12,7 @@ import pytest
 
 from headgate.errors import Reason, Refusal
 from headgate.openai import DONE, Dialect
-from headgate.relay.reply import Ending, EngineBroke, Plan, Reply, StaleConnection
+from headgate.relay.reply import Ending, EngineBroke, FinalEvent, Plan, Reply, StaleConnection
 from headgate.relay.upstream import Headers, Upstream
 from tests.relay.test_exchange import run
 
@@ -51,6 +51,9 @@ class Client:
         self.body += data
         self.first.set()
 
+    def chunk_writer(self) -> Callable[[bytes], None] | None:
+        return None
+
     def end(self) -> None:
         assert not self.ended, "one end"
         self.ended = True
@@ -73,14 +76,21 @@ class Slot:
 class Rig:
     """A reply between a client and an engine that says ``answer``."""
 
-    def __init__(self, *, streamed: bool = True, dialect: Dialect = Dialect.OPENAI) -> None:
-        self.client = Client()
+    def __init__(
+        self,
+        client: Client | None = None,
+        *,
+        streamed: bool = True,
+        dialect: Dialect = Dialect.OPENAI,
+        final_event: FinalEvent = FinalEvent.AUTO,
+    ) -> None:
+        self.client = client or Client()
         self.slot = slot = Slot()
         self.trouble: list[int] = []
         trouble = self.trouble
         self.reply = Reply(
             self.client,
-            Plan(dialect, streamed=streamed, wants_usage=False),
+            Plan(dialect, streamed=streamed, wants_usage=False, final_event=final_event),
             loop=asyncio.get_running_loop(),
             clock=asyncio.get_running_loop().time,
             arrived=asyncio.get_running_loop().time(),

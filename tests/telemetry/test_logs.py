@@ -19,7 +19,7 @@ def written(fields: dict[str, object], *, as_json: bool, level: str = "info", fa
         log = RequestLog(stream, as_json=as_json, level=level)
         log.write(fields, failed=failed)
         log.write(fields, failed=failed)
-        await asyncio.sleep(0)
+        log.flush()
 
     asyncio.run(write())
     return stream.getvalue()
@@ -64,7 +64,7 @@ def test_stream_that_is_gone_costs_lines_and_no_request() -> None:
         stream.close()
         log.write({}, failed=False)
         log.flush()
-        await asyncio.sleep(0)
+        log.flush()
 
     asyncio.run(write())
 

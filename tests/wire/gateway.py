@@ -114,10 +114,16 @@ class Gateway:
         self.stderr.seek(0)
         return self.stderr.read()
 
-    def requests(self) -> list[dict[str, Any]]:
-        """The log's lines about requests."""
-        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
-        return [line for line in lines if line.get("message") == "request"]
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """The log's line about this request, once it is written; asserts that there is one."""
+
+        def look() -> list[dict[str, Any]]:
+            whole = self.log().rpartition("\n")[0]
+            lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+            return [line for line in lines if line.get("request_id") == request_id]
+
+        (line,) = wait_until(look, f"a line about {request_id}")
+        return dict(line)
 
     # Its end.
 

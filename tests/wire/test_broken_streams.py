@@ -144,11 +144,10 @@ def test_long_whole_reply_cut_after_its_head_is_closed_without_its_end(
 def test_long_whole_reply_passes_with_its_tokens_counted(quick: tuple[Gateway, Engine]) -> None:
     """The details inside `usage` hid its figures: they were looked for up to the first closing brace."""
     gate, _ = quick
-    reply = gate.ask({**chat(4000, n=40), "stream": False})
+    reply = gate.ask(chat(4000, stream=False, n=40), x_request_id="long")
     assert reply.ended
     assert len(reply.body) > 256 * 1024
-    gate.until(active=0)
-    line = gate.requests()[-1]
+    line = gate.logged("long")
     assert (line["completion_tokens"], line["estimated"]) == (160_000, False)
     assert line["prompt_tokens"] == reply.json["usage"]["prompt_tokens"]
 

@@ -180,25 +180,23 @@ def test_cancelled_stream_is_counted_from_its_events_and_marked_estimated(gate: 
     estimated = gate.metric("api_tokens_total", kind="completion_estimated")
     exact = gate.metric("api_tokens_total", kind="completion")
     with gate.client() as leaving:
-        seen = leaving.post(CHAT, chat(LONG)).until_events(10).body.count(b"\n\n")
+        seen = leaving.post(CHAT, chat(LONG), x_request_id="leaves").until_events(10).body.count(b"\n\n")
         leaving.close()
         engine.state(inflight=0)
-    gate.until(active=0)
-    lines = [line for line in gate.requests() if line["reason"] == "client_left"]
-    assert lines[-1]["estimated"] is True
-    assert lines[-1]["completion_tokens"] >= seen
-    gate.until_counted(estimated + lines[-1]["completion_tokens"], "api_tokens_total", kind="completion_estimated")
+    line = gate.logged("leaves")
+    assert (line["reason"], line["estimated"]) == ("client_left", True)
+    assert line["completion_tokens"] >= seen
+    gate.until_counted(estimated + line["completion_tokens"], "api_tokens_total", kind="completion_estimated")
     assert gate.metric("api_tokens_total", kind="completion") == exact
 
 
 def test_cancelled_message_is_counted_from_its_events(gate: Gateway, engine: Engine) -> None:
     """`message_start` says output_tokens 0, which was taken for the engine's own final word."""
     with gate.client() as leaving:
-        leaving.post("/v1/messages", chat(LONG)).until_events(10)
+        leaving.post("/v1/messages", chat(LONG), x_request_id="leaves-message").until_events(10)
         leaving.close()
         engine.state(inflight=0)
-    gate.until(active=0)
-    line = [line for line in gate.requests() if line["route"] == "/v1/messages"][-1]
+    line = gate.logged("leaves-message")
     assert line["estimated"] is True
     assert line["completion_tokens"] >= 5
     assert line["prompt_tokens"] > 0, json.dumps(line)

@@ -24,7 +24,7 @@ from headgate import openai
 from headgate.errors import Reason, Refusal
 from headgate.openai import Dialect
 from headgate.relay import sse, usage
-from headgate.relay.upstream import Exchange, Headers
+from headgate.relay.upstream import Exchange, Headers, Usual
 
 WHOLE_BYTES = 256 * 1024
 """A whole reply up to this size is kept to be added to; a longer one passes through as it comes."""
@@ -60,8 +60,6 @@ _TERMINAL = {
 
 
 _SPECIAL = (b'"usage"', b'"error"', b'"abort"', b"[DONE]")
-_NEVER = b"\n"
-"""No event begins with an empty line."""
 
 
 class FinalEvent(Enum):
@@ -85,6 +83,10 @@ class Sink(Protocol):
 
     def start(self, status: int, headers: Headers) -> None: ...
     def write(self, data: bytes) -> None: ...
+    def chunk_writer(self) -> Callable[[bytes], None] | None:
+        """What takes chunks with their framing from now on; None where the client isn't sent chunks."""
+        ...
+
     def end(self) -> None: ...
     def cut(self) -> None:
         """Close without the end that HTTP would have, so that the client sees a broken reply."""
@@ -189,7 +191,7 @@ class Reply:
         self.committed = False
         self.usage = usage.Usage()
         self.usage_told = False
-        self.events = 0
+        self._events = 0
         self.first_event_at: float | None = None
         self._last_event_at = 0.0
         self.queue_s = 0.0
@@ -207,7 +209,7 @@ class Reply:
         self._failed: Ending | None = None
         self._final_sent = False
         self._says = False
-        self._usual_head = self._usual_tail = _NEVER
+        self._usual: Usual | None = None
 
     # What the flow asks for.
 
@@ -288,14 +290,6 @@ class Reply:
                     break
 
     def on_data(self, data: bytes) -> None:
-        if data.startswith(self._usual_head) and data.endswith(self._usual_tail) and data.find(b"\n", 6, -2) < 0:
-            # One more event like the last but for its text, which is nearly all of them. This is the hot path.
-            now = self._clock()
-            self._gap(now - self._last_event_at)
-            self._last_event_at = now
-            self.events += 1
-            self._sink.write(data)
-            return
         splitter = self._splitter
         if splitter is None:
             self._on_whole(data)
@@ -305,7 +299,7 @@ class Reply:
         except sse.EventTooLarge:
             self._break_off("the engine sent an event without an end")
             return
-        self._usual_head = _NEVER
+        self._end_usual()
         if not events:
             return
         special = any(_is_special(event) for event in events)
@@ -317,7 +311,7 @@ class Reply:
             self._learn_usual(events[-1])
         gap = (now - self._last_event_at) / len(events)
         self._last_event_at = now
-        self.events += len(events)
+        self._events += len(events)
         for _ in events:
             self._gap(gap)
         self._sink.write(events[0] if len(events) == 1 else b"".join(events))
@@ -331,10 +325,37 @@ class Reply:
         head = event.find(b'"choices":[')
         tail = event.rfind(b'"finish_reason":null')
         if 0 < head < tail:
-            self._usual_head = event[: head + 11]
-            self._usual_tail = event[tail:]
+            writer = self._sink.chunk_writer()
+            if writer is not None and self._exchange is not None:
+                self._usual = Usual(event[: head + 11], event[tail:] + b"\r\n", writer)
+                self._exchange.usual = self._usual
+
+    def count(self) -> None:
+        """Take over the times of what has passed the quick way: now and then, and before what has not."""
+        usual = self._usual
+        if usual is None:
+            return
+        times, usual.times = usual.times, []
+        last = self._last_event_at
+        for time in times:
+            self._gap(time - last)
+            last = time
+        self._last_event_at = last
+        self._events += len(times)
+
+    def _end_usual(self) -> None:
+        self.count()
+        self._usual = None
+        if self._exchange is not None:
+            self._exchange.usual = None
+
+    @property
+    def events(self) -> int:
+        """Events that have passed, usage and ends not counted."""
+        return self._events + (len(self._usual.times) if self._usual is not None else 0)
 
     def on_end(self) -> None:
+        self._end_usual()
         self._exchange = None
         if self._done is None or self._done.done():
             self._release()
@@ -347,6 +368,7 @@ class Reply:
             self._break_off("the engine ended its stream before its answer was complete")
 
     def on_broken(self, why: str, *, answered: bool) -> None:
+        self._end_usual()
         exchange, self._exchange = self._exchange, None
         if self._done is None or self._done.done():
             self._release()
@@ -436,7 +458,7 @@ class Reply:
         else:
             self._gap(now - self._last_event_at)
         self._last_event_at = now
-        self.events += 1
+        self._events += 1
 
     def _with_usage(self, event: bytes, told: bytes, now: float) -> bytes:
         """The event as the client shall see it; empty where it shall not."""
@@ -609,12 +631,13 @@ class Reply:
         """Nothing of the answer was sent: nor is anything of it in the books, or in those of the next try."""
         assert self._done is not None
         self.first_event_at = None
-        self.events = 0
+        self._events = 0
         self.usage = usage.Usage()
         self.usage_told = False
         self._done.set_exception(broke)
 
     def _abort_exchange(self) -> None:
+        self._end_usual()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.abort()

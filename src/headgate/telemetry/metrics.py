@@ -82,6 +82,8 @@ class Metrics(Collector):
             self.cancelled,
             self.engine_requests,
         )
+        self.before_collecting: Callable[[], object] = lambda: None
+        """Called at each scrape, so that what is gathered elsewhere is in it."""
         self._states: list[Callable[[], Iterable[Metric]]] = []
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -92,6 +94,7 @@ class Metrics(Collector):
         self._states.append(states)
 
     def collect(self) -> Iterator[Metric]:
+        self.before_collecting()
         for instrument in self.instruments:
             yield instrument.family()
         for states in self._states:
