@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -205,6 +206,15 @@ def test_500_of_a_living_engine_is_passed_on(gate: Gateway, engine: Engine) -> N
     assert (reply.status, reply.error["message"]) == (500, "that one I can't do")
     assert engine.state()["requests_seen"] == seen, "it was told to this request alone"
     assert gate.ask().status == 200
+
+
+def test_many_failures_at_once_do_not_freeze_the_gateway(gate: Gateway, engine: Engine) -> None:
+    """A suspicion that came during a look left its waiters in a loop in which nobody else could run."""
+    engine.faults({"kind": "error", "times": None})
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: gate.ask(), range(40)))
+    assert {reply.status for reply in replies} <= {500, 502}
+    assert gate.get("/health").status_code == 200
 
 
 @pytest.mark.parametrize(("status", "reason"), [(400, "invalid_request"), (404, "not_found"), (422, "invalid_request")])

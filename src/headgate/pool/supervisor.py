@@ -373,7 +373,8 @@ class Supervisor:
         else:
             if well:
                 self._settled = suspicions
-                self._cleared.set()
+                if not self._is_suspected:
+                    self._cleared.set()  # else whoever waits would spin: the event is only cleared at a first suspicion
             if slots != self.slots or models != self._health.models:
                 self._tell()
 

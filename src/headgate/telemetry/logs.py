@@ -104,6 +104,8 @@ class RequestLog:
         """Write what is due. A full disk or a closed pipe loses lines, never a request."""
         self._flush_due = False
         lines, self._lines = self._lines, []
+        if not lines:
+            return
         try:
             self._stream.write("\n".join(lines) + "\n")
             self._stream.flush()
