@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _GATEWAY = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from headgate.pool.launchers import Address, Launch, free_port
 from headgate.pool.supervisor import Supervisor
 
@@ -33,6 +33,8 @@ async def main():
     engine.start()
     await asyncio.Event().wait()
 
+# A shell's background job inherits SIGINT ignored, and Python then leaves it so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 asyncio.run(main())
 """
 
@@ -54,5 +56,8 @@ def test_nothing_of_an_engine_outlives_a_gateway_that_is_killed(tmp_path: Path, 
             pass
         assert len(alive(pids)) == len(helpers) + 2
         os.kill(gateway.pid, number)
-        gateway.wait(DEADLINE_S)
+        try:
+            gateway.wait(DEADLINE_S)
+        finally:
+            gateway.kill()
     assert gone(pids)
