@@ -4,6 +4,8 @@ Order of a start: listen first, then start the engine, so that the gateway answe
 end: refuse newcomers and say so in ``/ready``, linger for balancers, finish what runs and waits, stop the engine, let
 the server go. uvicorn would close its listeners first and nobody would hear ``draining``, so its signal handling is
 not used.
+
+Long, since a composition root names every part of the house once.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ of ``upstream``; the request's own task only waits for ``carry`` to end.
 Three states: nothing sent (a failure can still become another try, or a real HTTP status), the head sent alone
 (``hold``: proxies were getting impatient), and committed (an engine's byte went out: nothing is retried any more, and
 what goes wrong is told inside the stream).
+
+Long, since it is one state machine whose transitions share their ends; each half of it would need the other's state.
 """
 
 from __future__ import annotations
