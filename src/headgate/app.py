@@ -27,7 +27,6 @@ from typing import TextIO
 
 import httpx
 import uvicorn
-from prometheus_client.core import Metric
 
 from headgate import __version__
 from headgate.api import admin, operations
@@ -39,17 +38,17 @@ from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow, Limits
 from headgate.gate import Bin, Gate, Ledger, emptiest
+from headgate.picture import Picture
 from headgate.pool.history import History
 from headgate.pool.launchers import Launch
 from headgate.pool.launchers.remote import RemoteLauncher, parse_url
 from headgate.pool.launchers.simulated import SimulatedLauncher
 from headgate.pool.launchers.vllm import VllmLauncher, find_executable
-from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
 from headgate.telemetry import logs
-from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
+from headgate.telemetry.metrics import Metrics
 
 log = logging.getLogger("headgate")
 
@@ -96,7 +95,6 @@ class Gateway:
     def __init__(self, settings: Settings, log_stream: TextIO, *, log_as_json: bool) -> None:
         self.settings = settings
         self._clock = time.monotonic
-        self._started_at = self._clock()
         self.admin_key = settings.admin_key or secrets.token_urlsafe(24)
         keys = Keys(settings.api_key, self.admin_key)
         self.metrics = Metrics()
@@ -137,7 +135,10 @@ class Gateway:
             self._clock,
         )
         self.metrics.before_collecting = self._flow.count
-        self.metrics.watch(self._states)
+        self._picture = Picture(
+            settings, self._gate, self.pool, self.metrics, draining=lambda: self.draining, clock=self._clock
+        )
+        self.metrics.watch(self._picture.states)
         generation = Generation(
             self._flow,
             keys,
@@ -148,7 +149,9 @@ class Gateway:
             default_model=lambda: self.engines.default_model,
             clock=self._clock,
         )
-        views = operations.Views(self.ready, self.status, lambda: list(self.pool.models()), self._engine_metrics)
+        views = operations.Views(
+            self._picture.ready, self._picture.status, lambda: list(self.pool.models()), self._engine_metrics
+        )
         closed = settings.ops_auth == "key"
         routers = [
             operations.router(views, self.metrics, keys, closed=closed, version=__version__),
@@ -181,78 +184,6 @@ class Gateway:
         return str(supervisor.state)
 
     # What is shown.
-
-    def ready(self) -> tuple[bool, str]:
-        """Whether requests should be sent here, and what it waits for otherwise."""
-        if self.draining:
-            return False, "draining"
-        states = set(self.pool.states().values())
-        if states & {State.READY, State.ASLEEP}:
-            return True, "ready"
-        if states == {State.FAILED}:
-            return False, "failed"
-        return False, "starting"
-
-    def status(self) -> dict[str, object]:
-        """The picture of ``GET /status``."""
-        books = self._gate.statistics()
-        well, reason = self.ready()
-        return {
-            "version": __version__,
-            "ready": well,
-            "reason": reason,
-            "uptime_s": round(self._clock() - self._started_at, 1),
-            "slots": {"max_active": books.slots, "active": books.active},
-            "queue": {
-                "mode": self.settings.queue_mode,
-                "depth": books.waiting,
-                "max": self.settings.queue_max,
-                "bytes": books.waiting_bytes,
-                "oldest_wait_s": round(books.oldest_wait_s, 3),
-                "timeout_s": self.settings.queue_timeout_s,
-            },
-            "granted_total": books.granted_total,
-            "refused_total": books.refused_total,
-            "requests": _sums(self.metrics.requests.values, 4),
-            "refusals": _sums(self.metrics.refusals.values, 0),
-            "tokens": _sums(self.metrics.tokens.values, 0),
-            "cancelled": _sums(self.metrics.cancelled.values, 0),
-            "engines": self.pool.status(),
-            "process": process_times(),
-        }
-
-    def _states(self) -> Iterator[Metric]:
-        books = self._gate.statistics()
-        engines = self.pool.engines
-        yield gauge("api_active_requests", "Slots held now.", books.active)
-        yield gauge("api_max_active", "Slots of all ready engines.", books.slots)
-        yield gauge("api_queue_depth", "Requests waiting in the line.", books.waiting)
-        yield gauge("api_queue_bytes", "Bytes that waiting requests keep in memory.", books.waiting_bytes)
-        yield gauge("api_engines_desired", "Engines that should be running.", len(engines))
-        yield gauges(
-            "api_engine_up",
-            "Whether the engine is ready.",
-            ("engine",),
-            {(engine.name,): float(engine.state is State.READY) for engine in engines},
-        )
-        yield gauges(
-            "api_engine_state",
-            "1 for the engine's state, 0 for every other.",
-            ("engine", "state"),
-            {(e.name, str(state)): float(e.state is state) for e in engines for state in State},
-        )
-        yield counters(
-            "api_engine_starts",
-            "Starts of the engine by cause: start, crash, wedged, operator.",
-            ("engine", "cause"),
-            {(e.name, str(cause)): float(count) for e in engines for cause, count in e.starts.items()},
-        )
-        yield gauges(
-            "api_engine_wake_seconds",
-            "How long the engine's last start took.",
-            ("engine",),
-            {(e.name,): e.last_wake_s for e in engines if e.last_wake_s is not None},
-        )
 
     async def _engine_metrics(self, name: str) -> tuple[str, bytes]:
         supervisor = self.pool.engine(name)
@@ -289,14 +220,6 @@ class Gateway:
         self.engines.close()
         self.log.flush()
         return clean
-
-
-def _sums(values: dict[tuple[str, ...], float], label: int) -> dict[str, float]:
-    """Totals by one of the labels."""
-    out: dict[str, float] = {}
-    for labels, value in values.items():
-        out[labels[label]] = out.get(labels[label], 0.0) + value
-    return out
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,126 @@
+"""What is shown of the whole house: readiness, the JSON of ``/status``, and the metrics that are states.
+
+Everything here is read from its owner at the moment of asking; nothing is kept. Apart from ``app``, which builds the
+house, because this only looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import Metric
+
+from headgate import __version__
+from headgate.gate import Gate
+from headgate.pool.lifecycle import State
+from headgate.pool.pool import Pool
+from headgate.settings import Settings
+from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
+
+
+class Picture:
+    """Looks at gate, pool and metrics.
+
+    Args:
+        draining: asked at each look: whether the gateway is shutting down.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        gate: Gate,
+        pool: Pool,
+        metrics: Metrics,
+        *,
+        draining: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._gate = gate
+        self._pool = pool
+        self._metrics = metrics
+        self._draining = draining
+        self._clock = clock
+        self._started_at = clock()
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether requests should be sent here, and what it waits for otherwise."""
+        if self._draining():
+            return False, "draining"
+        states = set(self._pool.states().values())
+        if states & {State.READY, State.ASLEEP}:
+            return True, "ready"
+        if states == {State.FAILED}:
+            return False, "failed"
+        return False, "starting"
+
+    def status(self) -> dict[str, object]:
+        """The picture of ``GET /status``."""
+        books = self._gate.statistics()
+        well, reason = self.ready()
+        return {
+            "version": __version__,
+            "ready": well,
+            "reason": reason,
+            "uptime_s": round(self._clock() - self._started_at, 1),
+            "slots": {"max_active": books.slots, "active": books.active},
+            "queue": {
+                "mode": self._settings.queue_mode,
+                "depth": books.waiting,
+                "max": self._settings.queue_max,
+                "bytes": books.waiting_bytes,
+                "oldest_wait_s": round(books.oldest_wait_s, 3),
+                "timeout_s": self._settings.queue_timeout_s,
+            },
+            "granted_total": books.granted_total,
+            "refused_total": books.refused_total,
+            "requests": _sums(self._metrics.requests.values, 4),
+            "refusals": _sums(self._metrics.refusals.values, 0),
+            "tokens": _sums(self._metrics.tokens.values, 0),
+            "cancelled": _sums(self._metrics.cancelled.values, 0),
+            "engines": self._pool.status(),
+            "process": process_times(),
+        }
+
+    def states(self) -> Iterator[Metric]:
+        """Gauges and counters that their owners keep, for a scrape."""
+        books = self._gate.statistics()
+        engines = self._pool.engines
+        yield gauge("api_active_requests", "Slots held now.", books.active)
+        yield gauge("api_max_active", "Slots of all ready engines.", books.slots)
+        yield gauge("api_queue_depth", "Requests waiting in the line.", books.waiting)
+        yield gauge("api_queue_bytes", "Bytes that waiting requests keep in memory.", books.waiting_bytes)
+        yield gauge("api_engines_desired", "Engines that should be running.", len(engines))
+        yield gauges(
+            "api_engine_up",
+            "Whether the engine is ready.",
+            ("engine",),
+            {(engine.name,): float(engine.state is State.READY) for engine in engines},
+        )
+        yield gauges(
+            "api_engine_state",
+            "1 for the engine's state, 0 for every other.",
+            ("engine", "state"),
+            {(e.name, str(state)): float(e.state is state) for e in engines for state in State},
+        )
+        yield counters(
+            "api_engine_starts",
+            "Starts of the engine by cause: start, crash, wedged, operator.",
+            ("engine", "cause"),
+            {(e.name, str(cause)): float(count) for e in engines for cause, count in e.starts.items()},
+        )
+        yield gauges(
+            "api_engine_wake_seconds",
+            "How long the engine's last start took.",
+            ("engine",),
+            {(e.name,): e.last_wake_s for e in engines if e.last_wake_s is not None},
+        )
+
+
+def _sums(values: dict[tuple[str, ...], float], label: int) -> dict[str, float]:
+    """Totals by one of the labels."""
+    out: dict[str, float] = {}
+    for labels, value in values.items():
+        out[labels[label]] = out.get(labels[label], 0.0) + value
+    return out
