@@ -48,7 +48,9 @@ from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
 from headgate.telemetry import logs
+from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import Metrics
+from headgate.telemetry.slo import Objectives
 
 log = logging.getLogger("headgate")
 
@@ -126,17 +128,29 @@ class Gateway:
         ]
         self.pool = Pool(supervisors, max_active=settings.max_active, clock=self._clock)
         self.engines = Engines(self.pool, on_capacity=self._capacity)
+        objectives = Objectives(
+            settings.slo_ttft_s,
+            settings.slo_itl_ms / 1e3 if settings.slo_itl_ms is not None else None,
+            settings.slo_latency_s,
+        )
         self._flow = Flow(
             self._gate,
             self.engines,
             self.metrics,
             self.log,
-            Limits(settings.request_timeout_s, settings.status_hold_s),
+            Limits(settings.request_timeout_s, settings.status_hold_s, slo=objectives),
             self._clock,
         )
         self.metrics.before_collecting = self._flow.count
         self._picture = Picture(
-            settings, self._gate, self.pool, self.metrics, draining=lambda: self.draining, clock=self._clock
+            settings,
+            self._gate,
+            self.pool,
+            self.metrics,
+            objectives,
+            LoopLag(asyncio.get_running_loop(), self._clock),
+            draining=lambda: self.draining,
+            clock=self._clock,
         )
         self.metrics.watch(self._picture.states)
         generation = Generation(

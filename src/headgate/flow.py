@@ -11,8 +11,9 @@ import asyncio
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -25,8 +26,12 @@ from headgate.relay.reply import Ending, EngineBroke, Plan, Reply, Sink, Slot, S
 from headgate.relay.upstream import Unreachable, Upstream
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import OTHER, Metrics
+from headgate.telemetry.slo import LEFT, OK, Objectives, judge
 
 log = logging.getLogger(__name__)
+
+BATCH_MOST = 1024
+"""A caller may ask for two thousand million sequences, and is refused by the engine; the sum shouldn't remember it."""
 
 
 class Call(msgspec.Struct):
@@ -96,20 +101,27 @@ class Engines(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds; ``side_calls`` is how many calls without a slot may run at once."""
+    """Times in seconds; ``side_calls`` is how many calls without a slot may run at once; ``slo`` is only counted."""
 
     request_timeout_s: float
     status_hold_s: float
     side_calls: int = 64
+    slo: Objectives = field(default_factory=Objectives)
 
 
 @dataclass(slots=True, eq=False)
 class _Life:
-    """What has happened to a request so far."""
+    """What has happened to a request so far. ``engine`` and ``engine_request_id`` are those of its last try."""
 
     engine: str = ""
+    engine_request_id: str = ""
     queued_since: float | None = None
     failures: int = 0
+
+    @property
+    def example(self) -> tuple[str, str]:
+        """The label of its examples: an id of ours, that the log's line has too."""
+        return "request", self.engine_request_id
 
 
 class _NoSlot:
@@ -145,6 +157,7 @@ class Flow:
         self._numbers = itertools.count(1)
         self._boot = os.urandom(4).hex()
         self._side_calls = 0
+        self._batches = metrics.batch_size.at()
         self._running: dict[Reply, str] = {}
         self._relayed: dict[str, int] = {}
 
@@ -185,6 +198,7 @@ class Flow:
         known = self._engines.serves(model_asked)
         model = model_asked if known else OTHER
         life = _Life()
+        ttft = self._metrics.ttft.at((model,))
         reply = Reply(
             sink,
             call.plan,
@@ -192,7 +206,7 @@ class Flow:
             clock=self._clock,
             arrived=call.arrived,
             headers=[(b"x-request-id", call.request_id.encode("latin-1"))],
-            first=self._metrics.ttft.at((model,)).observe,
+            first=lambda ttft_s: ttft.observe_example(ttft_s, *life.example, time.time()),
             gap=self._metrics.inter_token.at((model,)).observe,
             trouble=lambda: self._engines.suspect(life.engine),
             retry_after_s=lambda: self._engines.eta_s() or 1.0,
@@ -215,7 +229,7 @@ class Flow:
             stage = "queued" if life.queued_since is not None else "streaming" if reply.committed else "waiting_first"
             self._leave_line(life, "left")
             self._metrics.cancelled.add((stage,))
-            ending = Ending(499, "client_left", stage)
+            ending = Ending(499, LEFT, stage)
         self._book(call, reply, ending, life, model)
 
     def _refuse(self, reply: Reply, refusal: Refusal, refuse: Callable[[Refusal], int]) -> Ending:
@@ -244,9 +258,8 @@ class Flow:
                 (b"x-headgate-engine", lease.engine.encode()),
             ]
             try:
-                return await self._exchange(call, reply, lease.engine, lease, self._time_left(call, lease))
+                return await self._exchange(call, reply, life, lease, self._time_left(call, lease))
             except EngineBroke as broke:
-                self._metrics.engine_requests.add((lease.engine, "failed"))
                 life.failures += 1
                 if life.failures > 1 and broke.answer is None:
                     what = f"The engine failed twice at this request; the last time, {broke}."
@@ -259,26 +272,43 @@ class Flow:
                         Reason.ENGINE_FAILED, f"Two engines died at this request; the last, {broke}."
                     ) from None
 
-    async def _exchange(self, call: Call, reply: Reply, engine: str, slot: Slot, timeout_s: float) -> Ending:
-        """Ask ``engine``; the slot goes back when its answer's body is closed, or here at the latest.
+    async def _exchange(self, call: Call, reply: Reply, life: _Life, slot: Slot, timeout_s: float) -> Ending:
+        """Ask the life's engine; the slot goes back when its answer's body is closed, or here at the latest.
+
+        One try, booked here with what became of it, so that an engine's outcomes add up to what it was asked.
 
         Raises:
             EngineBroke: and nothing of an answer was sent.
             Refusal: ``request_timeout``, likewise.
         """
+        engine = life.engine
+        outcome: str = LEFT
         deadline = self._loop.call_later(max(timeout_s, 0.0), self._expire, reply)
         hold = _Hold(self._loop, self._limits.status_hold_s, reply) if call.plan.streamed else None
         self._running[reply] = engine
         try:
             route = self._engines.route(engine)
-            request = self._request(call, route)
+            life.engine_request_id = self.new_id()
+            request = self._request(call, route, life.engine_request_id)
+            exchange = route.upstream.idle() or await route.upstream.connect()
+            if call.gated:
+                self._batches.observe(min(call.asked.sequences, BATCH_MOST))
             try:
-                return await reply.carry(route.upstream.idle() or await route.upstream.connect(), request, slot)
+                ending = await reply.carry(exchange, request, slot)
             except StaleConnection:
-                return await reply.carry(await route.upstream.connect(), request, slot)
+                ending = await reply.carry(await route.upstream.connect(), request, slot)
+            outcome = ending.reason
+            return ending
         except Unreachable as error:
+            outcome = "unreachable"
             self._engines.suspect(engine)
             raise EngineBroke(f"it could not be reached: {error}") from None
+        except Refusal as refusal:
+            outcome = refusal.reason
+            raise
+        except Exception:
+            outcome = Reason.ENGINE_FAILED
+            raise
         finally:
             slot.release()
             deadline.cancel()
@@ -286,8 +316,9 @@ class Flow:
                 hold.cancel()
             del self._running[reply]
             self._relayed[engine] = self._relayed.get(engine, 0) + reply.events
+            self._metrics.engine_requests.add((engine, outcome))
 
-    def _request(self, call: Call, route: Route) -> bytes:
+    def _request(self, call: Call, route: Route, request_id: str) -> bytes:
         body = call.body
         if call.can_ask_usage and call.plan.streamed and route.can_include_usage and not call.asked.include_usage:
             body = openai.ask_for_usage(body, call.asked)
@@ -297,7 +328,7 @@ class Flow:
             route.headers,
             call.content_type,
             len(body),
-            self.new_id().encode(),
+            request_id.encode(),
             body,
         )
 
@@ -327,7 +358,7 @@ class Flow:
         self._side_calls += 1
         life.engine = engine
         try:
-            return await self._exchange(call, reply, engine, _NoSlot(), self._time_left(call, None))
+            return await self._exchange(call, reply, life, _NoSlot(), self._time_left(call, None))
         except EngineBroke as broke:
             if broke.answer is not None:
                 return reply.pass_on(broke.answer)
@@ -343,15 +374,24 @@ class Flow:
         metrics.requests.add((call.route, model, call.key, str(ending.status), ending.reason))
         completion = told.completion_tokens
         first = reply.first_event_at
-        if life.engine:
-            metrics.engine_requests.add((life.engine, ending.reason))
         if first is not None:
             if not reply.usage_told:
                 completion = reply.events
             kind = "completion" if reply.usage_told else "completion_estimated"
             metrics.tokens.add((kind, model, call.key), completion)
             metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
-            metrics.latency.at((call.route, model)).observe(now - call.arrived)
+            metrics.latency.at((call.route, model)).observe_example(now - call.arrived, *life.example, time.time())
+        if call.gated:
+            verdict = judge(
+                self._limits.slo,
+                reason=ending.reason,
+                began=reply.committed,
+                ttft_s=first - call.arrived if first is not None and reply.events else None,
+                itl_s=reply.mean_gap_s,
+                latency_s=now - call.arrived,
+            )
+            if verdict is not None:
+                metrics.slo.add((model, verdict))
         self._log.write(
             {
                 "request_id": call.request_id,
@@ -359,6 +399,7 @@ class Flow:
                 "model": model,
                 "key": call.key,
                 "engine": life.engine,
+                "engine_request_id": life.engine_request_id or None,
                 "status": ending.status,
                 "reason": ending.reason,
                 "stream": call.plan.streamed,
@@ -370,7 +411,7 @@ class Flow:
                 "estimated": first is not None and not reply.usage_told,
                 "detail": ending.detail,
             },
-            failed=ending.reason not in ("ok", "client_left"),
+            failed=ending.reason not in (OK, LEFT),
         )
 
 

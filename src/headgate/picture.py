@@ -15,7 +15,9 @@ from headgate.gate import Gate
 from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
 from headgate.settings import Settings
+from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
+from headgate.telemetry.slo import Objectives
 
 
 class Picture:
@@ -32,6 +34,8 @@ class Picture:
         gate: Gate,
         pool: Pool,
         metrics: Metrics,
+        objectives: Objectives,
+        lag: LoopLag,
         *,
         draining: Callable[[], bool],
         clock: Callable[[], float],
@@ -40,6 +44,8 @@ class Picture:
         self._gate = gate
         self._pool = pool
         self._metrics = metrics
+        self._objectives = objectives
+        self._lag = lag
         self._draining = draining
         self._clock = clock
         self._started_at = clock()
@@ -79,8 +85,14 @@ class Picture:
             "refusals": _sums(self._metrics.refusals.values, 0),
             "tokens": _sums(self._metrics.tokens.values, 0),
             "cancelled": _sums(self._metrics.cancelled.values, 0),
+            "slo": {
+                "ttft_s": self._settings.slo_ttft_s,
+                "itl_ms": self._settings.slo_itl_ms,
+                "latency_s": self._settings.slo_latency_s,
+                "results": _sums(self._metrics.slo.values, 1),
+            },
             "engines": self._pool.status(),
-            "process": process_times(),
+            "process": {**process_times(), "loop_lag_s": round(self._lag.worst_s(), 4)},
         }
 
     def states(self) -> Iterator[Metric]:
@@ -91,6 +103,18 @@ class Picture:
         yield gauge("api_max_active", "Slots of all ready engines.", books.slots)
         yield gauge("api_queue_depth", "Requests waiting in the line.", books.waiting)
         yield gauge("api_queue_bytes", "Bytes that waiting requests keep in memory.", books.waiting_bytes)
+        yield gauges("api_build_info", "1, for the version that runs.", ("version",), {(__version__,): 1.0})
+        yield gauge(
+            "api_event_loop_lag_seconds",
+            "The worst lateness of the event loop's once-a-second tick over the last 15 s.",
+            self._lag.worst_s(),
+        )
+        yield gauges(
+            "api_slo_seconds",
+            "The objectives that a good answer meets: ttft, itl, latency; absent where off.",
+            ("objective",),
+            {(name,): limit_s for name, limit_s in self._objectives.in_force().items()},
+        )
         yield gauge("api_engines_desired", "Engines that should be running.", len(engines))
         yield gauges(
             "api_engine_up",

@@ -56,6 +56,10 @@ def _auto_or_number(value: object) -> object:
     return None if value is None or str(value).strip().lower() == "auto" else value
 
 
+def _off(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "off" else value
+
+
 def _urls(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -70,6 +74,10 @@ def _level(value: str) -> str:
 
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+MaybeSeconds = Annotated[Seconds | None, BeforeValidator(_off)]
+MaybeMilliseconds = Annotated[
+    Annotated[float, Field(gt=0, le=86_400_000, allow_inf_nan=False)] | None, BeforeValidator(_off)
+]
 
 
 _SOURCES: ContextVar[tuple[Mapping[str, str], Path]] = ContextVar("sources", default=({}, Path(FILE)))
@@ -128,6 +136,13 @@ class Settings(BaseSettings):
         None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False
     )
     ops_auth: Literal["open", "key"] = Field("open", description="`key` closes /metrics, /status and engines' metrics.")
+    slo_ttft_s: MaybeSeconds = Field(
+        1.0, description="A good stream's first event comes within so long of its request's arrival, or `off`."
+    )
+    slo_itl_ms: MaybeMilliseconds = Field(
+        100.0, description="A good stream's events are so far apart at most, on average, or `off`."
+    )
+    slo_latency_s: MaybeSeconds = Field(None, description="A good answer is whole within so long, or `off`.")
     max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else json.")
     log_level: Annotated[str, AfterValidator(_level)] = Field("info", description="debug, info, warning or error.")

@@ -226,3 +226,15 @@ def test_command_ends_with_2_and_one_line_where_a_setting_is_wrong(folder: Path)
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
     assert line.startswith("headgate: --queue-max = 'lots':")
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "read"), [("slo_ttft_s", 1.0, 0.5), ("slo_itl_ms", 100.0, 50), ("slo_latency_s", None, 5)]
+)
+def test_objective_is_a_number_or_off(name: str, default: float | None, read: float) -> None:
+    variable = f"HEADGATE_{name.upper()}"
+    assert getattr(load({}, {}), name) == default
+    assert getattr(load({}, {variable: str(read)}), name) == read
+    assert getattr(load({}, {variable: "Off"}), name) is None
+    for wrong in ("0", "-1", "nan", "never"):
+        assert refused(environ={variable: wrong}).startswith(f"{variable} = '{wrong}': ")

@@ -174,9 +174,9 @@ def test_request_moves_to_another_engine(kind: str, stream: bool) -> None:
         {"e0": first, "e1": second}[used].faults({"kind": kind, "after_requests": 0})
         for _ in range(10):  # sooner or later one comes to that engine again
             assert gate.ask(chat(3, stream=stream)).status == 200
-            if gate.metric("api_engine_requests_total", outcome="failed"):
+            if gate.metric("api_engine_requests_total", outcome="engine_failed"):
                 break
-        gate.until_counted(1, "api_engine_requests_total", outcome="failed")
+        gate.until_counted(1, "api_engine_requests_total", outcome="engine_failed")
         gate.until(active=0, queued=0)
 
 
@@ -243,7 +243,7 @@ def test_stale_connection_is_reopened_silently() -> None:
             assert gate.ask().status == 200
             # The gateway itself is asked until the engine has closed: nothing of its own tells us.
             wait_until(lambda: _connections(gate.process.pid, engine.port) == 0, "the idle connection is closed")
-        assert gate.metric("api_engine_requests_total", outcome="failed") == 0
+        assert gate.metric("api_engine_requests_total", outcome="engine_failed") == 0
 
 
 def _connections(pid: int, port: int) -> int:

@@ -18,7 +18,8 @@ PROMISED = {
     *("api_requests", "api_request_latency_seconds", "api_active_requests", "api_queue_depth", "api_max_active"),
     *("api_queue_wait_seconds", "api_time_to_first_token_seconds", "api_inter_token_latency_seconds", "api_tokens"),
     *("api_refusals", "api_cancelled", "api_engine_up", "api_engine_state", "api_engine_requests"),
-    *("api_engine_starts", "api_engines_desired"),
+    *("api_engine_starts", "api_engines_desired", "api_slo_requests", "api_slo_seconds", "api_batch_size"),
+    *("api_event_loop_lag_seconds", "api_build_info"),
 }
 
 

@@ -356,6 +356,13 @@ class Reply:
         """Events that have passed, usage and ends not counted."""
         return self._events + (len(self._usual.times) if self._usual is not None else 0)
 
+    @property
+    def mean_gap_s(self) -> float | None:
+        """The mean time between two events; None where there were fewer than two. To be asked at the end."""
+        if self.first_event_at is None or self._events < 2:
+            return None
+        return (self._last_event_at - self.first_event_at) / (self._events - 1)
+
     def on_end(self) -> None:
         self._end_usual()
         self._exchange = None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric
 
 Labels = tuple[str, ...]
 
@@ -34,19 +35,42 @@ class Counter:
         return family
 
 
+class Example(NamedTuple):
+    """One request that a bucket counted last, for whoever wants to look at such a one.
+
+    Attributes:
+        name, value: its label: ``trace_id`` or ``request``, and the id. Never a caller's string.
+        seconds: what was observed.
+        at: when, in Unix time.
+    """
+
+    name: str
+    value: str
+    seconds: float
+    at: float
+
+
 class Spread:
     """The counts of one histogram: ``observe`` is all that the road does with it."""
 
-    __slots__ = ("_bounds", "counts", "total")
+    __slots__ = ("_bounds", "counts", "examples", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.examples: dict[int, Example] = {}
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
+
+    def observe_example(self, value: float, name: str, id_: str, at: float) -> None:
+        """As ``observe``, and the value's bucket remembers which request it was."""
+        bucket = bisect_left(self._bounds, value)
+        self.counts[bucket] += 1
+        self.total += value
+        self.examples[bucket] = Example(name, id_, value, at)
 
     def cumulative(self) -> Iterator[tuple[str, float]]:
         """Pairs of upper bound and count up to it, ``+Inf`` last."""
@@ -54,6 +78,14 @@ class Spread:
         for bound, count in zip((*self._bounds, float("inf")), self.counts, strict=True):
             running += count
             yield ("+Inf" if bound == float("inf") else str(float(bound)), float(running))
+
+    def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+        """As ``cumulative``, each with its example where it has one."""
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = list(self.cumulative())
+        for at, example in self.examples.items():
+            exemplar = Exemplar({example.name: example.value}, example.seconds, example.at)
+            buckets[at] = (*buckets[at][:2], exemplar)
+        return buckets
 
 
 class Histogram:
@@ -76,5 +108,5 @@ class Histogram:
     def family(self) -> Metric:
         family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
         for labels, spread in self.spreads.items():
-            family.add_metric(labels, buckets=list(spread.cumulative()), sum_value=spread.total)
+            family.add_metric(labels, buckets=spread.buckets(), sum_value=spread.total)
         return family

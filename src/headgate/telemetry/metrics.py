@@ -18,6 +18,7 @@ from headgate.telemetry.instruments import Counter, Histogram, Labels
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 _WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)
+_SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _GAPS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5)
 
 OTHER = "other"
@@ -71,6 +72,14 @@ class Metrics(Collector):
         self.engine_requests = Counter(
             "api_engine_requests", "Requests sent to an engine, by outcome.", ("engine", "outcome")
         )
+        self.slo = Counter(
+            "api_slo_requests",
+            "Ended generations that were the gateway's to serve, by result: met, or the first objective missed.",
+            ("model", "result"),
+        )
+        self.batch_size = Histogram(
+            "api_batch_size", "Sequences in one engine call: n times the number of prompts.", _SEQUENCES
+        )
         self.instruments: tuple[Counter | Histogram, ...] = (
             self.requests,
             self.latency,
@@ -81,6 +90,8 @@ class Metrics(Collector):
             self.refusals,
             self.cancelled,
             self.engine_requests,
+            self.slo,
+            self.batch_size,
         )
         self.before_collecting: Callable[[], object] = lambda: None
         """Called at each scrape, so that what is gathered elsewhere is in it."""
