@@ -164,7 +164,11 @@ class Gateway:
             clock=self._clock,
         )
         views = operations.Views(
-            self._picture.ready, self._picture.status, lambda: list(self.pool.models()), self._engine_metrics
+            self._picture.ready,
+            self._picture.status,
+            lambda: list(self.pool.models()),
+            lambda: [engine.name for engine in self.pool.engines],
+            self._engine_metrics,
         )
         closed = settings.ops_auth == "key"
         routers = [

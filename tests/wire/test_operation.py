@@ -109,7 +109,7 @@ def test_openapi_lists_every_route(gate: Gateway) -> None:
     document = gate.get("/openapi.json").json()
     assert set(document["paths"]) >= set(ENDPOINTS)
     assert set(document["paths"]) >= {
-        *("/health", "/ready", "/metrics", "/status", "/v1/models", "/engines/{name}/metrics"),
+        *("/health", "/ready", "/metrics", "/status", "/v1/models", "/engines", "/engines/{name}/metrics"),
         "/admin/engines/{name}/restart",
     }
     for path, endpoint in ENDPOINTS.items():
@@ -137,7 +137,7 @@ def test_routes_in_metrics_are_templates_or_other(gate: Gateway) -> None:
         for sample in family.samples
     }
     known = {*ENDPOINTS, "/v1/models/{model:path}", "/engines/{name}/metrics", "/admin/engines/{name}/restart"}
-    known |= {"/health", "/ready", "/metrics", "/status", "/v1/models", "other"}
+    known |= {"/health", "/ready", "/metrics", "/status", "/engines", "/v1/models", "other"}
     assert routes <= known, routes - known
 
 

@@ -24,7 +24,15 @@ class Views:
     ready: Callable[[], tuple[bool, str]]
     status: Callable[[], dict[str, object]]
     models: Callable[[], list[dict[str, object]]]
+    engines: Callable[[], list[str]]
     engine_metrics: Callable[[str], Any]
+
+
+class Target(BaseModel):
+    """Where Prometheus finds one engine's metrics: a target group of its HTTP service discovery."""
+
+    targets: list[str]
+    labels: dict[str, str]
 
 
 class Health(BaseModel):
@@ -83,6 +91,18 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
         """Slots, line, engines with their load progress and last words, rates, the process itself."""
         check(request)
         return _json(views.status())
+
+    @routes.get("/engines", summary="Where each engine's metrics are, for Prometheus", tags=["operation"])
+    async def engines(request: Request, host: Annotated[str, Header(include_in_schema=False)]) -> list[Target]:
+        """One target an engine, in the form of Prometheus' HTTP service discovery (`http_sd_configs`).
+
+        The address is the one that was asked: whoever reaches this list at it reaches the metrics there too.
+        """
+        check(request)
+        return [
+            Target(targets=[host], labels={"engine": name, "__metrics_path__": f"/engines/{name}/metrics"})
+            for name in views.engines()
+        ]
 
     @routes.get(
         "/engines/{name}/metrics",
