@@ -14,6 +14,7 @@ from headgate import __version__
 from headgate.gate import Gate
 from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
+from headgate.pool.supervisor import CAUSES
 from headgate.settings import Settings
 from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
@@ -103,6 +104,11 @@ class Picture:
         yield gauge("api_max_active", "Slots of all ready engines.", books.slots)
         yield gauge("api_queue_depth", "Requests waiting in the line.", books.waiting)
         yield gauge("api_queue_bytes", "Bytes that waiting requests keep in memory.", books.waiting_bytes)
+        yield gauge("api_queue_oldest_wait_seconds", "How long the first in the line has waited.", books.oldest_wait_s)
+        yield gauge("api_queue_max", "Requests that may wait at once (QUEUE_MAX).", self._settings.queue_max)
+        yield gauge(
+            "api_queue_timeout_seconds", "Longest wait for a slot (QUEUE_TIMEOUT_S).", self._settings.queue_timeout_s
+        )
         yield gauges("api_build_info", "1, for the version that runs.", ("version",), {(__version__,): 1.0})
         yield gauge(
             "api_event_loop_lag_seconds",
@@ -123,6 +129,18 @@ class Picture:
             {(engine.name,): float(engine.state is State.READY) for engine in engines},
         )
         yield gauges(
+            "api_engine_slots",
+            "Slots of the engine, 0 while it is not ready.",
+            ("engine",),
+            {(engine.name,): engine.slots for engine in engines},
+        )
+        yield gauges(
+            "api_engine_active_requests",
+            "Slots held on the engine.",
+            ("engine",),
+            {(engine.name,): books.active_by_engine.get(engine.name, 0) for engine in engines},
+        )
+        yield gauges(
             "api_engine_state",
             "1 for the engine's state, 0 for every other.",
             ("engine", "state"),
@@ -132,7 +150,7 @@ class Picture:
             "api_engine_starts",
             "Starts of the engine by cause: start, crash, wedged, operator.",
             ("engine", "cause"),
-            {(e.name, str(cause)): float(count) for e in engines for cause, count in e.starts.items()},
+            {(e.name, cause): float(e.starts[cause]) for e in engines for cause in CAUSES},  # a rate needs the 0 first
         )
         yield gauges(
             "api_engine_wake_seconds",

@@ -74,6 +74,18 @@ def test_status_is_one_picture(gate: Gateway) -> None:
     assert seen["engines"][0]["in_flight"] == 2
 
 
+def test_limits_and_each_engines_share_are_metrics_too(gate: Gateway) -> None:
+    with gate.hold(3):
+        assert gate.metric("api_engine_active_requests", engine="e0") == 3
+    assert gate.metric("api_engine_slots", engine="e0") == 4
+    assert gate.metric("api_queue_max") == 8
+    assert gate.metric("api_queue_timeout_seconds") == 30
+    assert gate.metric("api_queue_oldest_wait_seconds") == 0
+    page = gate.get("/metrics").text
+    for cause in ("start", "crash", "wedged", "operator"):
+        assert f'api_engine_starts_total{{cause="{cause}",engine="e0"}}' in page, "a counter is there before it counts"
+
+
 def test_engines_own_metrics_pass_through(gate: Gateway) -> None:
     answer = gate.get("/engines/e0/metrics")
     assert answer.status_code == 200

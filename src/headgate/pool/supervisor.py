@@ -43,6 +43,10 @@ class _Ending(Enum):
     CRASHED = "crash"
 
 
+CAUSES = tuple(ending.value for ending in _Ending)
+"""Why an engine can have been started: the keys of ``Supervisor.starts``."""
+
+
 class Supervisor:
     """Owns one engine.
 
