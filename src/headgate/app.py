@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import resource
 import secrets
 import shlex
@@ -48,8 +49,10 @@ from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
 from headgate.telemetry import logs
+from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import Metrics
+from headgate.telemetry.nvml import Driver
 from headgate.telemetry.slo import Objectives
 
 log = logging.getLogger("headgate")
@@ -142,6 +145,7 @@ class Gateway:
             self._clock,
         )
         self.metrics.before_collecting = self._flow.count
+        self.gpus = Gpus(Driver(os.environ.get("CUDA_VISIBLE_DEVICES")), clock=self._clock)
         self._picture = Picture(
             settings,
             self._gate,
@@ -149,10 +153,12 @@ class Gateway:
             self.metrics,
             objectives,
             LoopLag(asyncio.get_running_loop(), self._clock),
+            self.gpus,
             draining=lambda: self.draining,
             clock=self._clock,
         )
         self.metrics.watch(self._picture.states)
+        self.metrics.watch(self.gpus.states)
         generation = Generation(
             self._flow,
             keys,
@@ -236,6 +242,7 @@ class Gateway:
             log.warning("the drain limit of %g s is reached: %d answers were cut short", limit_s, cut)
         await self.pool.stop()
         self.engines.close()
+        self.gpus.stop()
         self.log.flush()
         return clean
 
@@ -327,6 +334,7 @@ async def _run(
     host, port = listener.getsockname()[:2]
     announce(gateway, f"http://{f'[{host}]' if ':' in host else host}:{port}")
     gateway.pool.start()
+    gateway.gpus.start()
     # What was imported and built so far lives as long as the process: keep the collector from walking it.
     gc.collect()
     gc.freeze()

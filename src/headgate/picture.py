@@ -16,6 +16,7 @@ from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
 from headgate.pool.supervisor import CAUSES
 from headgate.settings import Settings
+from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
 from headgate.telemetry.slo import Objectives
@@ -37,6 +38,7 @@ class Picture:
         metrics: Metrics,
         objectives: Objectives,
         lag: LoopLag,
+        gpus: Gpus,
         *,
         draining: Callable[[], bool],
         clock: Callable[[], float],
@@ -47,6 +49,7 @@ class Picture:
         self._metrics = metrics
         self._objectives = objectives
         self._lag = lag
+        self._gpus = gpus
         self._draining = draining
         self._clock = clock
         self._started_at = clock()
@@ -93,6 +96,7 @@ class Picture:
                 "results": _sums(self._metrics.slo.values, 1),
             },
             "engines": self._pool.status(),
+            "gpu": self._gpus.status(),
             "process": {**process_times(), "loop_lag_s": round(self._lag.worst_s(), 4)},
         }
 
