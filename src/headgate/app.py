@@ -30,7 +30,7 @@ import httpx
 import uvicorn
 
 from headgate import __version__
-from headgate.api import admin, operations
+from headgate.api import admin, events, operations
 from headgate.api.application import Application
 from headgate.api.auth import Keys
 from headgate.api.connection import Connection
@@ -149,6 +149,7 @@ class Gateway:
         self._picture = Picture(
             settings,
             self._gate,
+            self._flow,
             self.pool,
             self.metrics,
             objectives,
@@ -157,6 +158,9 @@ class Gateway:
             draining=lambda: self.draining,
             clock=self._clock,
         )
+        self._viewers = events.Viewers()
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_later(1.0, self._tick)
         self.metrics.watch(self._picture.states)
         self.metrics.watch(self.gpus.states)
         generation = Generation(
@@ -172,6 +176,7 @@ class Gateway:
         views = operations.Views(
             self._picture.ready,
             self._picture.status,
+            self._picture.status_with_recent,
             lambda: list(self.pool.models()),
             lambda: [engine.name for engine in self.pool.engines],
             self._engine_metrics,
@@ -179,6 +184,7 @@ class Gateway:
         closed = settings.ops_auth == "key"
         routers = [
             operations.router(views, self.metrics, keys, closed=closed, version=__version__),
+            events.router(self._viewers, self._picture.status_with_recent, keys, closed=closed),
             admin.router(keys, self._restart),
         ]
         self.application = Application(generation, routers, self.metrics, __version__)
@@ -195,7 +201,7 @@ class Gateway:
         self._gate.resize(engine, slots)
 
     def _held(self, engine: str) -> int:
-        return self._gate.statistics().active_by_engine.get(engine, 0)
+        return self._gate.held_on(engine)
 
     def _relayed(self, engine: str) -> int:
         return self._flow.relayed(engine)
@@ -208,6 +214,12 @@ class Gateway:
         return str(supervisor.state)
 
     # What is shown.
+
+    def _tick(self) -> None:
+        self._loop.call_later(1.0, self._tick)
+        self._picture.tick(time.time())
+        if self._viewers:
+            self._viewers.publish(events.event(self._picture.status_with_point()))
 
     async def _engine_metrics(self, name: str) -> tuple[str, bytes]:
         supervisor = self.pool.engine(name)
@@ -229,6 +241,7 @@ class Gateway:
         limit_s = self.settings.drain_timeout_s
         self.draining = True
         self._gate.close(limit_s)
+        self._viewers.close(lambda: events.event(self._picture.status_with_point()))
         log.info("draining: %r", self._gate)
         clean = True
         try:

@@ -109,6 +109,15 @@ class Limits:
     slo: Objectives = field(default_factory=Objectives)
 
 
+class Asker(msgspec.Struct):
+    """Who waits in the line or holds slots, as far as others are shown it. The gate keeps it with the ticket."""
+
+    key: str
+    model: str
+    streamed: bool
+    reply: Reply
+
+
 @dataclass(slots=True, eq=False)
 class _Life:
     """What has happened to a request so far. ``engine`` and ``engine_request_id`` are those of its last try."""
@@ -160,6 +169,7 @@ class Flow:
         self._batches = metrics.batch_size.at()
         self._running: dict[Reply, str] = {}
         self._relayed: dict[str, int] = {}
+        self._tokens_of_whole = 0
 
     @property
     def request_timeout_s(self) -> float:
@@ -175,6 +185,12 @@ class Flow:
         self.count()
         live = sum(reply.events for reply, name in self._running.items() if name == engine)
         return self._relayed.get(engine, 0) + live
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that have gone to clients, ever: a stream's events as they pass, a whole reply's at its end."""
+        live = sum([reply.events for reply in self._running])
+        return sum(self._relayed.values()) + live + self._tokens_of_whole
 
     def count(self) -> None:
         """Bring the figures of running streams up to date, for a scrape."""
@@ -215,7 +231,7 @@ class Flow:
             if known is False:
                 what = f"The model `{openai.shortened(model_asked)}` is not served here; GET /v1/models lists what is."
                 raise Refusal(Reason.NOT_FOUND, what, param="model")
-            ending = await (self._gated(call, reply, life) if call.gated else self._aside(call, reply, life))
+            ending = await (self._gated(call, reply, life, model) if call.gated else self._aside(call, reply, life))
         except Refusal as refusal:
             self._leave_line(life, refusal.reason)
             ending = self._refuse(reply, refusal, refuse)
@@ -239,16 +255,18 @@ class Flow:
 
     # With slots.
 
-    async def _gated(self, call: Call, reply: Reply, life: _Life) -> Ending:
+    async def _gated(self, call: Call, reply: Reply, life: _Life, model: str) -> Ending:
         lease: Lease | None = None
+        who = Asker(call.key, model, call.plan.streamed, reply)
         while True:
             life.queued_since = self._clock()
-            free = self._gate.acquire_nowait(weight=call.asked.sequences) if lease is None else None
+            free = self._gate.acquire_nowait(weight=call.asked.sequences, who=who) if lease is None else None
             lease = free or await self._gate.acquire(
                 weight=call.asked.sequences,
                 size_bytes=len(call.body),
                 request_timeout_s=self._time_left(call, lease),
                 after=lease,
+                who=who,
             )
             self._leave_line(life, "granted")
             life.engine = lease.engine
@@ -379,6 +397,8 @@ class Flow:
                 completion = reply.events
             kind = "completion" if reply.usage_told else "completion_estimated"
             metrics.tokens.add((kind, model, call.key), completion)
+            if not call.plan.streamed:
+                self._tokens_of_whole += completion
             metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
             metrics.latency.at((call.route, model)).observe_example(now - call.arrived, *life.example, time.time())
         if call.gated:

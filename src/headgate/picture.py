@@ -1,7 +1,8 @@
 """What is shown of the whole house: readiness, the JSON of ``/status``, and the metrics that are states.
 
-Everything here is read from its owner at the moment of asking; nothing is kept. Apart from ``app``, which builds the
-house, because this only looks at it.
+Everything here is read from its owner at the moment of asking; nothing is kept but the last five minutes, of which
+``tick`` takes a note each second. Lists are bounded, so that a look costs little however much goes on. Apart from
+``app``, which builds the house, because this only looks at it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import Metric
 
 from headgate import __version__
+from headgate.api.generation import ENDPOINTS
+from headgate.api.problems import STATUS
+from headgate.flow import Asker, Flow
 from headgate.gate import Gate
 from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
@@ -19,11 +23,18 @@ from headgate.settings import Settings
 from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
+from headgate.telemetry.recent import Levels, Recent, Totals
 from headgate.telemetry.slo import Objectives
+
+HELD_MAX = 256
+LINE_MAX = 100
+
+_WORK = frozenset(path for path, endpoint in ENDPOINTS.items() if endpoint.gated)
+_NOT_THE_CALLERS_FAULT = frozenset(reason for reason, status in STATUS.items() if status == 429 or status > 500)
 
 
 class Picture:
-    """Looks at gate, pool and metrics.
+    """Looks at gate, flow, pool and metrics.
 
     Args:
         draining: asked at each look: whether the gateway is shutting down.
@@ -34,6 +45,7 @@ class Picture:
         self,
         settings: Settings,
         gate: Gate,
+        flow: Flow,
         pool: Pool,
         metrics: Metrics,
         objectives: Objectives,
@@ -45,6 +57,7 @@ class Picture:
     ) -> None:
         self._settings = settings
         self._gate = gate
+        self._flow = flow
         self._pool = pool
         self._metrics = metrics
         self._objectives = objectives
@@ -53,6 +66,7 @@ class Picture:
         self._draining = draining
         self._clock = clock
         self._started_at = clock()
+        self._recent = Recent(self._started_at, metrics.ttft.bounds)
 
     def ready(self) -> tuple[bool, str]:
         """Whether requests should be sent here, and what it waits for otherwise."""
@@ -74,7 +88,15 @@ class Picture:
             "ready": well,
             "reason": reason,
             "uptime_s": round(self._clock() - self._started_at, 1),
-            "slots": {"max_active": books.slots, "active": books.active},
+            "slots": {
+                "max_active": books.slots,
+                "active": books.active,
+                "by_engine": {
+                    engine: {"slots": slots, "active": books.active_by_engine[engine]}
+                    for engine, slots in books.slots_by_engine.items()
+                },
+                "held": self._held(),
+            },
             "queue": {
                 "mode": self._settings.queue_mode,
                 "depth": books.waiting,
@@ -82,6 +104,8 @@ class Picture:
                 "bytes": books.waiting_bytes,
                 "oldest_wait_s": round(books.oldest_wait_s, 3),
                 "timeout_s": self._settings.queue_timeout_s,
+                "eta_s": _rounded(self._gate.eta_s()),
+                "line": self._line(),
             },
             "granted_total": books.granted_total,
             "refused_total": books.refused_total,
@@ -99,6 +123,63 @@ class Picture:
             "gpu": self._gpus.status(),
             "process": {**process_times(), "loop_lag_s": round(self._lag.worst_s(), 4)},
         }
+
+    def status_with_recent(self) -> dict[str, object]:
+        """The same with the last five minutes, a point a second."""
+        return {**self.status(), "recent": self._recent.columns()}
+
+    def status_with_point(self) -> dict[str, object]:
+        """The same with the newest of these points."""
+        newest = self._recent.newest
+        return {**self.status(), "point": newest._asdict() if newest is not None else None}
+
+    def tick(self, unix: float) -> None:
+        """Take a note of the second that has passed, for ``recent``; ``unix`` is the time of day."""
+        gate, metrics = self._gate, self._metrics
+        firsts = [spread.counts for spread in metrics.ttft.spreads.values()] or [[0] * (len(metrics.ttft.bounds) + 1)]
+        totals = Totals(
+            requests=sum([count for labels, count in metrics.requests.values.items() if labels[0] in _WORK]),
+            refused=sum(
+                [count for labels, count in metrics.refusals.values.items() if labels[0] in _NOT_THE_CALLERS_FAULT]
+            ),
+            tokens=self._flow.tokens,
+            ttft=[sum(bucket) for bucket in zip(*firsts, strict=True)],
+        )
+        self._recent.add(self._clock(), unix, Levels(gate.active, gate.slots, gate.waiting), totals)
+
+    def _held(self) -> list[dict[str, object]]:
+        held: list[dict[str, object]] = []
+        for who, engine, weight, held_s in self._gate.held(HELD_MAX):
+            assert isinstance(who, Asker)
+            held.append(
+                {
+                    "engine": engine,
+                    "key": who.key,
+                    "model": who.model,
+                    "age_s": round(held_s, 3),
+                    "ttft_s": _rounded(who.reply.ttft_s) if who.streamed else None,
+                    "tokens": who.reply.events,
+                    "weight": weight,
+                    "stream": who.streamed,
+                }
+            )
+        return held
+
+    def _line(self) -> list[dict[str, object]]:
+        line: list[dict[str, object]] = []
+        for position, (who, weight, waited_s, eta_s) in enumerate(self._gate.line(LINE_MAX), 1):
+            assert isinstance(who, Asker)
+            line.append(
+                {
+                    "position": position,
+                    "key": who.key,
+                    "model": who.model,
+                    "waited_s": round(waited_s, 3),
+                    "weight": weight,
+                    "eta_s": _rounded(eta_s),
+                }
+            )
+        return line
 
     def states(self) -> Iterator[Metric]:
         """Gauges and counters that their owners keep, for a scrape."""
@@ -162,6 +243,10 @@ class Picture:
             ("engine",),
             {(e.name,): e.last_wake_s for e in engines if e.last_wake_s is not None},
         )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _sums(values: dict[tuple[str, ...], float], label: int) -> dict[str, float]:

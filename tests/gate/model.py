@@ -16,6 +16,7 @@ import pytest
 
 from headgate.errors import Reason
 from headgate.gate import Ledger, LedgerError
+from headgate.gate.entries import Waiter
 from headgate.gate.outcomes import Granted, Refused, Waiting
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ class Rules:
 class Request:
     """What the model knows about a request in the line, or holding slots (``engine``)."""
 
-    ticket: Ticket
     weight: int
     size_bytes: int
     request_left_s: float
@@ -48,6 +48,8 @@ class Request:
     queue_s: float
     wake_s: float
     engine: str | None = None
+    granted_at: float = 0.0
+    ticket: Ticket = field(init=False)
 
     def overdue(self, rules: Rules) -> Reason | None:
         queue_left_s = rules.queue_timeout_s - self.queue_s
@@ -85,13 +87,15 @@ class Rig:
 
     def offer(self, weight: int, size_bytes: int, request_timeout_s: float) -> None:
         fits = self.ledger.fits(weight)
-        decision = self.ledger.offer(self.now, weight, size_bytes, request_timeout_s)
+        request = Request(weight, size_bytes, request_timeout_s, False, 0.0, 0.0)
+        decision = self.ledger.offer(self.now, weight, size_bytes, request_timeout_s, who=request)
         assert fits == isinstance(decision, Granted)
-        self._offered(Request(decision.ticket, weight, size_bytes, request_timeout_s, False, 0.0, 0.0), decision)
+        self._offered(request, decision)
 
     def come_back(self, nth: int, request_timeout_s: float) -> None:
         """A running one's engine died: it goes to the head of the line, then gives its slots back."""
         old = self.running[nth % len(self.running)]
+        again = Request(old.weight, old.size_bytes, request_timeout_s, True, old.queue_s, old.wake_s)
         decision = self.ledger.offer(
             self.now,
             old.weight,
@@ -100,8 +104,8 @@ class Rig:
             front=True,
             waited_s=old.queue_s,
             waking_s=old.wake_s,
+            who=again,
         )
-        again = Request(decision.ticket, old.weight, old.size_bytes, request_timeout_s, True, old.queue_s, old.wake_s)
         self._offered(again, decision)
         self._end(old, self.running)
 
@@ -158,8 +162,27 @@ class Rig:
         assert seen.draining == self.draining
         assert self.ledger.idle == (not self.line and not self.running)
         assert self.ledger.next_deadline(self.now) == self._next_deadline()
+        self._check_what_is_shown()
+
+    def _check_what_is_shown(self) -> None:
+        assert self.ledger.held(self.now, 1000) == [
+            (each, each.engine, each.weight, self.now - each.granted_at) for each in self.running
+        ]
+        assert [each.who for each in self.ledger.held(self.now, 2)] == self.running[-2:]
+        line = self.ledger.line(self.now, 1000)
+        assert [(each.who, each.waited_s) for each in line] == [
+            (each, each.queue_s + each.wake_s) for each in self.line
+        ]
+        assert self.ledger.line(self.now, 2) == line[:2]
+        if not self.draining:
+            line.append(Waiter(None, 1, 0.0, self.ledger.eta_s(self.now)))
+        etas = [each.eta_s for each in line if each.eta_s is not None]
+        assert len(etas) == (len(line) if self._ready() else 0), "with an engine there is an estimate"
+        assert etas == sorted(etas), "nobody overtakes"
+        assert all(each.who is None for each in self.ended), "a caller is kept beyond its end"
 
     def _offered(self, request: Request, decision: Decision) -> None:
+        request.ticket = decision.ticket
         place = sum(each.front for each in self.line) if request.front else len(self.line)
         reason = self._reason_against(request, place)
         if reason is not None:
@@ -207,6 +230,7 @@ class Rig:
         assert (granted.waited_s, granted.waking_s) == (request.queue_s, request.wake_s)
         request.engine = granted.engine
         request.weight = self._weight(request)
+        request.granted_at = self.now
         self.running.append(request)
         self.granted += 1
 

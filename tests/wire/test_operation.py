@@ -68,7 +68,7 @@ def test_a_histogram_counts_what_it_was_given(gate: Gateway) -> None:
 def test_status_is_one_picture(gate: Gateway) -> None:
     with gate.hold(2):
         seen = gate.status()
-    assert (seen["ready"], seen["slots"]) == (True, {"max_active": 4, "active": 2})
+    assert (seen["ready"], seen["slots"]["max_active"], seen["slots"]["active"]) == (True, 4, 2)
     assert seen["queue"]["max"] == 8
     assert [engine["state"] for engine in seen["engines"]] == ["ready"]
     assert seen["engines"][0]["in_flight"] == 2
@@ -121,7 +121,8 @@ def test_openapi_lists_every_route(gate: Gateway) -> None:
     document = gate.get("/openapi.json").json()
     assert set(document["paths"]) >= set(ENDPOINTS)
     assert set(document["paths"]) >= {
-        *("/health", "/ready", "/metrics", "/status", "/v1/models", "/engines", "/engines/{name}/metrics"),
+        *("/health", "/ready", "/metrics", "/status", "/status/events", "/v1/models", "/engines"),
+        "/engines/{name}/metrics",
         "/admin/engines/{name}/restart",
     }
     for path, endpoint in ENDPOINTS.items():
@@ -149,7 +150,7 @@ def test_routes_in_metrics_are_templates_or_other(gate: Gateway) -> None:
         for sample in family.samples
     }
     known = {*ENDPOINTS, "/v1/models/{model:path}", "/engines/{name}/metrics", "/admin/engines/{name}/restart"}
-    known |= {"/health", "/ready", "/metrics", "/status", "/engines", "/v1/models", "other"}
+    known |= {"/health", "/ready", "/metrics", "/status", "/status/events", "/engines", "/v1/models", "other"}
     assert routes <= known, routes - known
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 from dataclasses import dataclass
 
@@ -35,8 +37,15 @@ class Keys:
         raise _missing(given)
 
     def require_any(self, headers: Headers) -> None:
-        """Raises Refusal: ``unauthorized``, where neither the API key nor the admin's is given."""
-        given = presented(headers)
+        """For looking on, where a browser must get in too: HTTP Basic will do, with any user.
+
+        Never for generation or administration: a browser sends Basic by itself, wherever a page of another site
+        leads it.
+
+        Raises:
+            Refusal: ``unauthorized``, where neither the API key nor the admin's is given.
+        """
+        given = presented(headers) or _password(headers)
         if not (_same(given, self.admin_key) or (self.api_key is not None and _same(given, self.api_key))):
             raise _missing(given)
 
@@ -62,6 +71,18 @@ def presented(headers: Headers) -> bytes:
             given = value.strip()
         if given:
             return given
+    return b""
+
+
+def _password(headers: Headers) -> bytes:
+    """The password of ``authorization: Basic``; empty where there is none."""
+    for name, value in headers:
+        scheme, _, credentials = value.partition(b" ")
+        if name == b"authorization" and scheme.lower() == b"basic":
+            try:
+                return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+            except binascii.Error:
+                return b""
     return b""
 
 

@@ -23,6 +23,7 @@ class Views:
 
     ready: Callable[[], tuple[bool, str]]
     status: Callable[[], dict[str, object]]
+    status_with_recent: Callable[[], dict[str, object]]
     models: Callable[[], list[dict[str, object]]]
     engines: Callable[[], list[str]]
     engine_metrics: Callable[[str], Any]
@@ -87,10 +88,13 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
         return Response(encode(metrics.registry), media_type=None, headers={"content-type": content_type})
 
     @routes.get("/status", summary="One picture of everything", tags=["operation"], response_class=Response)
-    async def status(request: Request) -> Response:
-        """Slots, line, engines with their load progress and last words, rates, the process itself."""
+    async def status(request: Request, recent: bool = False) -> Response:
+        """Slots and who holds them, line, engines with their load progress and last words, totals, the process.
+
+        `?recent=1` adds the last five minutes, a point a second.
+        """
         check(request)
-        return _json(views.status())
+        return _json(views.status_with_recent() if recent else views.status())
 
     @routes.get("/engines", summary="Where each engine's metrics are, for Prometheus", tags=["operation"])
     async def engines(request: Request, host: Annotated[str, Header(include_in_schema=False)]) -> list[Target]:

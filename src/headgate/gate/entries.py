@@ -1,14 +1,15 @@
-"""What is written down about a request (``Ticket``) and about the gate as a whole (``Statistics``).
+"""What is written down about a request (``Ticket``), and how the gate is shown: as a whole (``Statistics``), and
+who holds its slots (``Holder``) or stands in its line (``Waiter``).
 
 Apart from the ledger because others read these records too: orders sort tickets, ``/status`` shows the
-statistics. Only the ledger and its slots write them. They hold no rule; what may be granted to whom is in
+rest. Only the ledger and its slots write them. They hold no rule; what may be granted to whom is in
 ``ledger``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,8 @@ class Ticket:
 
     ``queued_from`` and ``woken_from`` are origins on the queue clock and the wake clock: what a clock shows
     less its origin is what the request has spent under it, the time before a return to the line included.
+    ``who`` is the caller's own; the gate only hands it out with what it shows, and lets go of it at the end: a
+    heap of deadlines may keep the ticket for longer.
     """
 
     number: int
@@ -32,6 +35,25 @@ class Ticket:
     waiting: bool = False
     held_in: Bin | None = None
     granted_at: float = 0.0
+    who: object = None
+
+
+class Holder(NamedTuple):
+    """One who holds slots, so many (``weight``), for ``held_s`` until now."""
+
+    who: object
+    engine: str
+    weight: int
+    held_s: float
+
+
+class Waiter(NamedTuple):
+    """One in the line; ``waited_s`` in real time, ``eta_s`` until its slots; None where nobody can tell."""
+
+    who: object
+    weight: int
+    waited_s: float
+    eta_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,24 @@ class Forecast:
         return self.book(now, first_room_s(reason, view, slot_s), view.weight * slot_s)
 
 
+def wait_s(weight: int, view: View, slot_s: float) -> float | None:
+    """Seconds until so many slots more will have come free, so until whoever is last among these has theirs.
+
+    Args:
+        weight: slots that it and all before it need, more than are free.
+        view: the gate now.
+        slot_s: seconds between one slot's coming free and the next's.
+
+    None while no engine is ready and nobody knows when one will be.
+    """
+    if view.ready:
+        return weight * slot_s
+    if view.wake_s is None:
+        return None
+    # All slots are free when the engine is there: only those behind the first who fit wait for others' ends.
+    return max(view.wake_s, LEAST_S) + max(weight - view.slots, 0) * slot_s
+
+
 def first_room_s(reason: Reason, view: View, slot_s: float) -> float:
     """Seconds until what the request lacked will be there for the first time, bookings aside.
 

@@ -22,7 +22,7 @@ from headgate.gate.sentences import sentence
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headgate.gate.entries import Statistics, Ticket
+    from headgate.gate.entries import Holder, Statistics, Ticket, Waiter
     from headgate.gate.ledger import Ledger
 
 # uvloop rounds a timer to the millisecond, so it could come before the deadline, find nothing due and spin.
@@ -80,6 +80,7 @@ class Gate:
         size_bytes: int = 0,
         request_timeout_s: float = inf,
         after: Lease | None = None,
+        who: object = None,
     ) -> Lease:
         """Slots for one request, now or after a wait in the line.
 
@@ -89,13 +90,14 @@ class Gate:
             request_timeout_s: what is left of its whole time, waking excluded.
             after: the lease whose engine died before the first byte. It is released here, and the request goes
                 to the head of the line with the time that it has spent there already.
+            who: the caller's own, handed out by ``held`` and ``line`` for as long as it is one of theirs.
 
         Raises:
             Refusal: with the ledger's reason, a sentence, and when to come back.
         """
         ledger, now = self._ledger, self._clock()
         if after is None:
-            decision = ledger.offer(now, weight, size_bytes, request_timeout_s)
+            decision = ledger.offer(now, weight, size_bytes, request_timeout_s, who=who)
         else:
             decision = ledger.offer(
                 now,
@@ -105,6 +107,7 @@ class Gate:
                 front=True,
                 waited_s=after.waited_s,
                 waking_s=after.waking_s,
+                who=who,
             )
         if isinstance(decision, Waiting):
             return await self._wait(now, decision.ticket, after)
@@ -112,11 +115,11 @@ class Gate:
             after.release()
         return self._lease(decision)
 
-    def acquire_nowait(self, *, weight: int = 1) -> Lease | None:
+    def acquire_nowait(self, *, weight: int = 1, who: object = None) -> Lease | None:
         """Slots at once, or None with nothing changed: the request would have to wait, or be refused."""
         if not self._ledger.fits(weight):
             return None
-        decision = self._ledger.offer(self._clock(), weight)
+        decision = self._ledger.offer(self._clock(), weight, who=who)
         assert isinstance(decision, Granted)
         return Lease(self, decision)
 
@@ -150,6 +153,37 @@ class Gate:
     def statistics(self) -> Statistics:
         """The picture of slots and line; O(n) in the length of the line."""
         return self._ledger.statistics(self._clock())
+
+    @property
+    def slots(self) -> int:
+        """Slots of all ready engines together."""
+        return self._ledger.slots
+
+    @property
+    def active(self) -> int:
+        """Slots that are held."""
+        return self._ledger.active
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the line."""
+        return self._ledger.waiting
+
+    def held_on(self, engine: str) -> int:
+        """Slots that are held on one engine."""
+        return self._ledger.held_on(engine)
+
+    def held(self, most: int) -> list[Holder]:
+        """Who holds slots, the oldest first; where there are more than ``most``, the newest of them."""
+        return self._ledger.held(self._clock(), most)
+
+    def line(self, most: int) -> list[Waiter]:
+        """The first ``most`` of those who wait, in the order in which they will be served."""
+        return self._ledger.line(self._clock(), most)
+
+    def eta_s(self) -> float | None:
+        """Seconds that a newcomer would wait for its slot; None where nobody can tell."""
+        return self._ledger.eta_s(self._clock())
 
     def __repr__(self) -> str:
         return f"<Gate {self._ledger!r}>"

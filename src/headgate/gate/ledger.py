@@ -20,13 +20,14 @@ then on.
 
 from __future__ import annotations
 
+from itertools import islice
 from math import ceil, inf
 from typing import TYPE_CHECKING, Literal
 
 from headgate.errors import Reason
 from headgate.gate.deadlines import Deadlines
-from headgate.gate.entries import Statistics, Ticket
-from headgate.gate.forecast import Forecast, View
+from headgate.gate.entries import Holder, Statistics, Ticket, Waiter
+from headgate.gate.forecast import Forecast, View, wait_s
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
 from headgate.gate.slots import Bin, Slots, emptiest
@@ -86,6 +87,15 @@ class Ledger:
         return self._slots.total
 
     @property
+    def active(self) -> int:
+        """Slots that are held."""
+        return self._slots.active
+
+    def held_on(self, engine: str) -> int:
+        """Slots that are held on one engine."""
+        return self._slots.held(engine)
+
+    @property
     def waiting(self) -> int:
         """Tickets in the line."""
         return len(self._order)
@@ -110,6 +120,7 @@ class Ledger:
         front: bool = False,
         waited_s: float = 0.0,
         waking_s: float = 0.0,
+        who: object = None,
     ) -> Decision:
         """A request comes; the decision is about it alone.
 
@@ -120,6 +131,7 @@ class Ledger:
             front: its engine died before the first byte. It goes to the head of the line, full or not, and
                 even in a drain, where an engine is ready.
             waited_s, waking_s: what it had spent in the line before that.
+            who: handed out with what ``held`` and ``line`` show, until the ticket has ended.
 
         Raises:
             ValueError: a weight below 1 would unbalance the books.
@@ -128,7 +140,7 @@ class Ledger:
             raise ValueError(f"a request weighs 1 slot at least, not {weight}")
         self._offered += 1
         queue_s, wake_s = self._deadlines.clocks(now)
-        ticket = Ticket(self._offered, weight, size_bytes, queue_s - waited_s, wake_s - waking_s)
+        ticket = Ticket(self._offered, weight, size_bytes, queue_s - waited_s, wake_s - waking_s, who=who)
         if self._drain_until is not None and not (front and self._slots.ready and not self._evicted):
             return self._refuse(now, ticket, Reason.DRAINING)
         position = self._order.push(ticket, front=front)
@@ -156,7 +168,8 @@ class Ledger:
             self._order.remove(ticket)
             self._forget(ticket)
         else:
-            raise LedgerError(f"{ticket!r} has ended already")
+            raise LedgerError(f"ticket {ticket.number} has ended already")
+        ticket.who = None
         return self.tick(now) if self._waiting_weight else []
 
     def resize(self, now: float, engine: str, slots: int) -> list[Verdict]:
@@ -219,6 +232,43 @@ class Ledger:
             draining=self._drain_until is not None,
         )
 
+    def held(self, now: float, most: int) -> list[Holder]:
+        """Who holds slots, the oldest first; where there are more than ``most``, the newest of them."""
+        newest = list(islice(reversed(self._slots.holders), most))
+        return [
+            Holder(ticket.who, ticket.held_in.engine, ticket.weight, now - ticket.granted_at)
+            for ticket in reversed(newest)
+            if ticket.held_in is not None
+        ]
+
+    def line(self, now: float, most: int) -> list[Waiter]:
+        """The first ``most`` of those who wait, in the order in which they will be served."""
+        if not self._waiting_weight:
+            return []
+        view, slot_s = self._outlook(now)
+        before = 0
+        line: list[Waiter] = []
+        for ticket in islice(self._order, most):
+            weight = min(ticket.weight, self._slots.largest or ticket.weight)
+            before += weight
+            waited_s = now - ticket.queued_from - ticket.woken_from  # the two clocks together are real time
+            line.append(Waiter(ticket.who, weight, waited_s, wait_s(before, view, slot_s)))
+        return line
+
+    def eta_s(self, now: float) -> float | None:
+        """Seconds that a newcomer of weight 1 would wait for its slot; None where nobody can tell."""
+        if self._drain_until is not None:
+            return None
+        if self.fits(1):
+            return 0.0
+        view, slot_s = self._outlook(now)
+        return wait_s(view.line_weight + 1, view, slot_s)
+
+    def _outlook(self, now: float) -> tuple[View, float]:
+        """The gate as an estimate sees it, and the seconds from one slot's coming free to the next's."""
+        view = self._view(now, weight=1, size_bytes=0)
+        return view, self._forecast.slot_s(now, view.slots, view.holders) if view.slots else 0.0
+
     def __repr__(self) -> str:
         closed = self._drain_until is not None
         state = "draining" if closed else "ready" if self._slots.ready else "no engine ready"
@@ -272,18 +322,21 @@ class Ledger:
 
     def _refuse(self, now: float, ticket: Ticket, reason: Reason) -> Refused:
         self._refused += 1
-        return Refused(ticket, reason, self._forecast.retry_after_s(now, reason, self._view(now, ticket)))
+        ticket.who = None
+        return Refused(
+            ticket, reason, self._forecast.retry_after_s(now, reason, self._view(now, ticket.weight, ticket.size_bytes))
+        )
 
-    def _view(self, now: float, ticket: Ticket) -> View:
+    def _view(self, now: float, weight: int, size_bytes: int) -> View:
         head = self._order.head()
         largest = self._slots.largest
-        excess_bytes = self._waiting_bytes + ticket.size_bytes - self._queue_max_bytes
+        excess_bytes = self._waiting_bytes + size_bytes - self._queue_max_bytes
         mean_bytes = self._waiting_bytes / len(self._order) if self._waiting_bytes else inf
         return View(
             slots=self._slots.last_total,
             holders=self._slots.holders,
             ready=bool(self._slots.ready),
-            weight=min(ticket.weight, largest),
+            weight=min(weight, largest),
             line_weight=min(self._waiting_weight, len(self._order) * largest),
             head_weight=1 if head is None else min(head.weight, largest),
             places=max(1, ceil(excess_bytes / mean_bytes)),

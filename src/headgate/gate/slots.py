@@ -75,6 +75,11 @@ class Slots:
         """Slots that are held, on engines that are no longer ready too."""
         return sum(each.active for each in self._bins.values())
 
+    def held(self, engine: str) -> int:
+        """Slots that are held on one engine."""
+        a_bin = self._bins.get(engine)
+        return a_bin.active if a_bin is not None else 0
+
     @property
     def bins(self) -> Sequence[Bin]:
         """Every engine that has slots, or on which some are held."""

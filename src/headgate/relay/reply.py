@@ -363,6 +363,11 @@ class Reply:
             return None
         return (self._last_event_at - self.first_event_at) / (self._events - 1)
 
+    @property
+    def ttft_s(self) -> float | None:
+        """From arrival to the first event; None while none has come."""
+        return None if self.first_event_at is None else self.first_event_at - self._arrived
+
     def on_end(self) -> None:
         self._end_usual()
         self._exchange = None
