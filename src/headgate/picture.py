@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
 from prometheus_client.core import Metric
 
 from headgate import __version__
 from headgate.api.generation import ENDPOINTS
 from headgate.api.problems import STATUS
 from headgate.flow import Asker, Flow
-from headgate.gate import Gate
+from headgate.gate import Gate, Statistics
+from headgate.gate.entries import Waiter
 from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
 from headgate.pool.supervisor import CAUSES
 from headgate.settings import Settings
+from headgate.standing import Engine, Seen, Standing, standing
 from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import Metrics, counters, gauge, gauges, process_times
-from headgate.telemetry.recent import Levels, Recent, Totals
+from headgate.telemetry.recent import LATELY, Levels, Recent, Totals
 from headgate.telemetry.slo import Objectives
 
 HELD_MAX = 256
@@ -83,10 +86,16 @@ class Picture:
         """The picture of ``GET /status``."""
         books = self._gate.statistics()
         well, reason = self.ready()
+        engines, line = self._pool.status(), self._gate.line(LINE_MAX)
         return {
             "version": __version__,
             "ready": well,
             "reason": reason,
+            "auth": {
+                "generation": "open" if self._settings.api_key is None else "key",
+                "operation": self._settings.ops_auth,
+            },
+            "standing": self._standing(books, line, engines)._asdict(),
             "uptime_s": round(self._clock() - self._started_at, 1),
             "slots": {
                 "max_active": books.slots,
@@ -105,7 +114,7 @@ class Picture:
                 "oldest_wait_s": round(books.oldest_wait_s, 3),
                 "timeout_s": self._settings.queue_timeout_s,
                 "eta_s": _rounded(self._gate.eta_s()),
-                "line": self._line(),
+                "line": self._line(line),
             },
             "granted_total": books.granted_total,
             "refused_total": books.refused_total,
@@ -119,7 +128,7 @@ class Picture:
                 "latency_s": self._settings.slo_latency_s,
                 "results": _sums(self._metrics.slo.values, 1),
             },
-            "engines": self._pool.status(),
+            "engines": engines,
             "gpu": self._gpus.status(),
             "process": {**process_times(), "loop_lag_s": round(self._lag.worst_s(), 4)},
         }
@@ -139,13 +148,41 @@ class Picture:
         firsts = [spread.counts for spread in metrics.ttft.spreads.values()] or [[0] * (len(metrics.ttft.bounds) + 1)]
         totals = Totals(
             requests=sum([count for labels, count in metrics.requests.values.items() if labels[0] in _WORK]),
-            refused=sum(
-                [count for labels, count in metrics.refusals.values.items() if labels[0] in _NOT_THE_CALLERS_FAULT]
-            ),
+            refused=self._refused(),
             tokens=self._flow.tokens,
             ttft=[sum(bucket) for bucket in zip(*firsts, strict=True)],
         )
         self._recent.add(self._clock(), unix, Levels(gate.active, gate.slots, gate.waiting), totals)
+
+    def _refused(self) -> dict[str, float]:
+        """Since the start, by reason: those that were not the callers' fault."""
+        sums = _sums(self._metrics.refusals.values, 0)
+        return {reason: count for reason, count in sums.items() if reason in _NOT_THE_CALLERS_FAULT}
+
+    def _standing(self, books: Statistics, line: list[Waiter], engines: list[dict[str, object]]) -> Standing:
+        settings, newest = self._settings, self._recent.newest
+        return standing(
+            Seen(
+                books.slots,
+                books.active,
+                books.waiting,
+                msgspec.convert(engines, list[Engine]),
+                eta_s=self._gate.eta_s(),
+                head_weight=line[0].weight if line else 1,
+                draining=books.draining,
+                refused=self._recent.refused,
+                lately_s=LATELY,
+                ttft_p95_s=newest.ttft_p95_s if newest is not None else None,
+                slo_ttft_s=settings.slo_ttft_s,
+                reject=settings.queue_mode == "reject",
+                queue_max=settings.queue_max,
+                max_active=settings.max_active,
+                queue_timeout_s=settings.queue_timeout_s,
+                wake_timeout_s=settings.wake_timeout_s,
+                request_timeout_s=settings.request_timeout_s,
+                drain_timeout_s=settings.drain_timeout_s,
+            )
+        )
 
     def _held(self) -> list[dict[str, object]]:
         held: list[dict[str, object]] = []
@@ -165,9 +202,9 @@ class Picture:
             )
         return held
 
-    def _line(self) -> list[dict[str, object]]:
+    def _line(self, waiters: list[Waiter]) -> list[dict[str, object]]:
         line: list[dict[str, object]] = []
-        for position, (who, weight, waited_s, eta_s) in enumerate(self._gate.line(LINE_MAX), 1):
+        for position, (who, weight, waited_s, eta_s) in enumerate(waiters, 1):
             assert isinstance(who, Asker)
             line.append(
                 {

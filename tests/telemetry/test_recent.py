@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.telemetry.recent import KEPT, TTFT_WINDOW, Levels, Point, Recent, Totals, quantile
+from headgate.telemetry.recent import KEPT, LATELY, Levels, Point, Recent, Totals, quantile
 
 BOUNDS = (0.1, 0.5, 1.0)
 IDLE = Levels(0, 8, 0)
@@ -18,24 +18,36 @@ NONE = (0, 0, 0, 0)
 
 def test_rates_are_what_was_counted_over_the_time_that_really_passed() -> None:
     recent = Recent(100.0, BOUNDS)
-    recent.add(101.0, 1.0, IDLE, Totals(5, 1, 40, NONE))
-    late = recent.add(103.5, 3.5, Levels(3, 8, 2), Totals(15, 1, 140, NONE))
-    assert (late.requests_per_s, late.refused_per_s, late.tokens_per_s) == (4.0, 0.0, 40.0)
+    recent.add(101.0, 1.0, IDLE, Totals(5, {"queue_full": 1}, 40, NONE))
+    late = recent.add(103.5, 3.5, Levels(3, 8, 2), Totals(15, {"queue_full": 4, "draining": 2}, 140, NONE))
+    assert (late.requests_per_s, late.refused_per_s, late.tokens_per_s) == (4.0, 2.0, 40.0)
     assert (late.active, late.max_active, late.queue, late.t) == (3, 8, 2, 3.5)
     assert recent.newest == late
 
 
 def test_tokens_taken_back_make_no_negative_rate() -> None:
     recent = Recent(0.0, BOUNDS)
-    recent.add(1.0, 1.0, IDLE, Totals(0, 0, 100, NONE))
-    assert recent.add(2.0, 2.0, IDLE, Totals(0, 0, 90, NONE)).tokens_per_s == 0.0
+    recent.add(1.0, 1.0, IDLE, Totals(0, {}, 100, NONE))
+    assert recent.add(2.0, 2.0, IDLE, Totals(0, {}, 90, NONE)).tokens_per_s == 0.0
 
 
 def test_quantiles_forget_what_is_older_than_their_window() -> None:
     recent = Recent(0.0, BOUNDS)
-    seen = [recent.add(1.0, 1.0, IDLE, Totals(0, 0, 0, (0, 10, 0, 0))).ttft_p50_s]
-    seen += [recent.add(at, at, IDLE, Totals(0, 0, 0, (0, 10, 0, 0))).ttft_p50_s for at in range(2, TTFT_WINDOW + 2)]
-    assert seen == [0.3] * TTFT_WINDOW + [None]
+    seen = [recent.add(1.0, 1.0, IDLE, Totals(0, {}, 0, (0, 10, 0, 0))).ttft_p50_s]
+    seen += [recent.add(at, at, IDLE, Totals(0, {}, 0, (0, 10, 0, 0))).ttft_p50_s for at in range(2, LATELY + 2)]
+    assert seen == [0.3] * LATELY + [None]
+
+
+def test_refusals_by_reason_are_those_of_late() -> None:
+    recent = Recent(0.0, BOUNDS)
+    recent.add(1.0, 1.0, IDLE, Totals(0, {"queue_full": 3}, 0, NONE))
+    recent.add(2.0, 2.0, IDLE, Totals(0, {"queue_full": 5, "draining": 1}, 0, NONE))
+    assert recent.refused == {"queue_full": 5, "draining": 1}
+    for at in range(LATELY - 1):
+        recent.add(at + 3.0, 0.0, IDLE, Totals(0, {"queue_full": 5, "draining": 1}, 0, NONE))
+    assert recent.refused == {"queue_full": 2, "draining": 1}
+    recent.add(50.0, 0.0, IDLE, Totals(0, {"queue_full": 5, "draining": 1}, 0, NONE))
+    assert recent.refused == {}
 
 
 def test_only_the_last_points_are_kept_and_columns_are_of_one_length() -> None:
@@ -43,7 +55,7 @@ def test_only_the_last_points_are_kept_and_columns_are_of_one_length() -> None:
     empty = recent.columns()
     assert empty == {"step_s": 1, **{name: [] for name in Point._fields}}
     for at in range(KEPT + 7):
-        recent.add(at + 1.0, at, IDLE, Totals(at, 0, 0, NONE))
+        recent.add(at + 1.0, at, IDLE, Totals(at, {}, 0, NONE))
     columns = recent.columns()
     assert columns.pop("step_s") == 1
     assert set(columns) == set(Point._fields)

@@ -162,6 +162,12 @@ class Supervisor:
             return self._max_active
         return statements.slots(self.launch.max_num_seqs, self.statement)
 
+    @property
+    def max_num_seqs(self) -> int | None:
+        """How many sequences it runs at once, by its arguments or its own word; None where nobody knows."""
+        started_with = self.launch.max_num_seqs if self.launch else None
+        return started_with if started_with is not None else self.statement.max_num_seqs
+
     def eta_s(self, now_s: float) -> float | None:
         """Seconds until it can be ready, by what starts took before; None if nobody can tell."""
         if self.state is State.READY:
@@ -194,6 +200,7 @@ class Supervisor:
             "last_lines": self._last_lines,
             "starts": dict(self.starts),
             "last_wake_s": self.last_wake_s,
+            "max_num_seqs": self.max_num_seqs,
             **(self._health.status() if self._health else {}),
         }
 

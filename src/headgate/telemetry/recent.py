@@ -8,13 +8,13 @@ Prometheus' business.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 KEPT = 300
 """Points."""
-TTFT_WINDOW = 10
-"""A second sees few first tokens or none: quantiles are those of the last ten points."""
+LATELY = 10
+"""A second sees few first tokens or none: quantiles, and refusals by reason, are those of the last ten points."""
 
 
 class Levels(NamedTuple):
@@ -26,10 +26,15 @@ class Levels(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What was counted since the start. ``ttft``: a histogram's counts by bucket, the last one without a bound."""
+    """What was counted since the start.
+
+    Attributes:
+        refused: by reason.
+        ttft: a histogram's counts by bucket, the last one without a bound.
+    """
 
     requests: float
-    refused: float
+    refused: Mapping[str, float]
     tokens: float
     ttft: Sequence[int]
 
@@ -59,21 +64,28 @@ class Recent:
     def __init__(self, now: float, bounds: Sequence[float]) -> None:
         self._at = now
         self._bounds = bounds
-        self._totals = Totals(0.0, 0.0, 0.0, [0] * (len(bounds) + 1))
+        self._totals = Totals(0.0, {}, 0.0, [0] * (len(bounds) + 1))
         self._points: deque[Point] = deque(maxlen=KEPT)
-        self._firsts: deque[list[int]] = deque(maxlen=TTFT_WINDOW)
+        self._firsts: deque[list[int]] = deque(maxlen=LATELY)
+        self._refused: deque[dict[str, int]] = deque(maxlen=LATELY)
 
     def add(self, now: float, unix: float, levels: Levels, totals: Totals) -> Point:
         """What happened between the last call and this one, as a point."""
         elapsed_s = max(now - self._at, 1e-3)
         before, self._totals, self._at = self._totals, totals, now
         self._firsts.append([new - old for new, old in zip(totals.ttft, before.ttft, strict=True)])
+        refused = {
+            reason: int(count - before.refused.get(reason, 0))
+            for reason, count in totals.refused.items()
+            if count > before.refused.get(reason, 0)
+        }
+        self._refused.append(refused)
         firsts = [sum(bucket) for bucket in zip(*self._firsts, strict=True)]
         point = Point(
             round(unix, 1),
             *levels,
             round((totals.requests - before.requests) / elapsed_s, 2),
-            round((totals.refused - before.refused) / elapsed_s, 2),
+            round(sum(refused.values()) / elapsed_s, 2),
             # Tokens that were let through can be taken back: of a stream that broke and is tried again.
             max(round((totals.tokens - before.tokens) / elapsed_s, 2), 0.0),
             quantile(0.5, self._bounds, firsts),
@@ -86,6 +98,15 @@ class Recent:
     def newest(self) -> Point | None:
         """The last point; None before the first."""
         return self._points[-1] if self._points else None
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many were refused by reason, within the last ``LATELY`` points."""
+        lately: dict[str, int] = {}
+        for second in self._refused:
+            for reason, count in second.items():
+                lately[reason] = lately.get(reason, 0) + count
+        return lately
 
     def columns(self) -> dict[str, object]:
         """All of them, the oldest first: a list for each of ``Point``'s names."""

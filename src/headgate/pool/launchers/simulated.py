@@ -6,13 +6,16 @@ ends at a ``Launch``.
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 
-from headgate.pool.launchers import LOOPBACK, Address, Launch, free_port, options, whole_number
+from headgate.pool.launchers import LOOPBACK, Address, Launch, LoadProgress, free_port, options, whole_number
 from headgate.pool.launchers.vllm import history_key
 
 STOP_GRACE_S = 5.0
+
+_LOADING = re.compile(r"Loading weights +(\d+)%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +45,11 @@ class SimulatedLauncher:
             max_num_seqs=whole_number(given, "--max-num-seqs"),
             stop_grace_s=STOP_GRACE_S,
             history_key=history_key("simulated", self.model_name or "", self.args),
+            read_line=read_line,
         )
+
+
+def read_line(line: str) -> LoadProgress | None:
+    """What a line of its log says about its start; None for all the others."""
+    found = _LOADING.search(line)
+    return LoadProgress("loading weights", int(found[1]) / 100, line) if found else None
