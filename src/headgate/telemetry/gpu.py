@@ -134,7 +134,7 @@ class Gpus:
         yield gauge(
             "gpu_available",
             "1 while all of the engine's GPUs can be read; /status says why not.",
-            sample.reason is None,
+            float(sample.reason is None),
         )
         if gpus:
             yield gauges(
