@@ -232,6 +232,9 @@ class Gateway:
                 answer = await client.get(f"{supervisor.address.url}/metrics")
         except httpx.HTTPError as error:
             raise Refusal(Reason.ENGINE_FAILED, f"Engine `{name}` can't be asked: {error!r}.") from None
+        if answer.status_code != 200:
+            what = f"Engine `{name}` answered {answer.status_code} when it was asked for its metrics."
+            raise Refusal(Reason.ENGINE_FAILED, what)
         return answer.headers.get("content-type", "text/plain; charset=utf-8"), answer.content
 
     # Its end.

@@ -234,13 +234,12 @@ class Flow:
             ending = await (self._gated(call, reply, life, model) if call.gated else self._aside(call, reply, life))
         except Refusal as refusal:
             self._leave_line(life, refusal.reason)
-            ending = self._refuse(reply, refusal, refuse)
-            self._metrics.refusals.add((refusal.reason, "normal", model, call.key))
+            ending = self._refuse(call, reply, model, refusal, refuse)
         except Exception:
             log.exception("request %s: the gateway itself failed", call.request_id)
             self._leave_line(life, Reason.ENGINE_FAILED)
             why = Refusal(Reason.ENGINE_FAILED, "The gateway itself failed at this request; its log says how.")
-            ending = self._refuse(reply, why, refuse)
+            ending = self._refuse(call, reply, model, why, refuse)
         except asyncio.CancelledError:
             stage = "queued" if life.queued_since is not None else "streaming" if reply.committed else "waiting_first"
             self._leave_line(life, "left")
@@ -248,7 +247,11 @@ class Flow:
             ending = Ending(499, LEFT, stage)
         self._book(call, reply, ending, life, model)
 
-    def _refuse(self, reply: Reply, refusal: Refusal, refuse: Callable[[Refusal], int]) -> Ending:
+    def _refuse(
+        self, call: Call, reply: Reply, model: str, refusal: Refusal, refuse: Callable[[Refusal], int]
+    ) -> Ending:
+        if not reply.committed:
+            self._metrics.refusals.add((refusal.reason, "normal", model, call.key))
         if reply.started:
             return reply.tell_late(refusal)
         return Ending(refuse(refusal), refusal.reason, refusal.message)
@@ -390,16 +393,17 @@ class Flow:
         now = self._clock()
         metrics, told = self._metrics, reply.usage
         metrics.requests.add((call.route, model, call.key, str(ending.status), ending.reason))
-        completion = told.completion_tokens
         first = reply.first_event_at
-        if first is not None:
-            if not reply.usage_told:
-                completion = reply.events
-            kind = "completion" if reply.usage_told else "completion_estimated"
+        estimated = not reply.usage_told and reply.events > 0
+        completion = reply.events if estimated else told.completion_tokens
+        if completion:
+            kind = "completion_estimated" if estimated else "completion"
             metrics.tokens.add((kind, model, call.key), completion)
             if not call.plan.streamed:
                 self._tokens_of_whole += completion
+        if told.prompt_tokens:
             metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
+        if first is not None and ending.status < 400:
             metrics.latency.at((call.route, model)).observe_example(now - call.arrived, *life.example, time.time())
         if call.gated:
             verdict = judge(
@@ -428,7 +432,7 @@ class Flow:
                 "duration_ms": round((now - call.arrived) * 1e3, 1),
                 "prompt_tokens": told.prompt_tokens,
                 "completion_tokens": completion,
-                "estimated": first is not None and not reply.usage_told,
+                "estimated": estimated,
                 "detail": ending.detail,
             },
             failed=ending.reason not in (OK, LEFT),

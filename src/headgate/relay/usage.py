@@ -14,7 +14,7 @@ messages             ``message`` of ``message_start``, ``message_delta``  input_
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -31,11 +31,15 @@ class Usage(msgspec.Struct):
     completion_tokens: int = 0
 
 
+_Tokens = Annotated[int, msgspec.Meta(ge=0)]
+"""A counter would go backwards by what an engine that says less than nothing says."""
+
+
 class _Counts(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: _Tokens | None = None
+    completion_tokens: _Tokens | None = None
+    input_tokens: _Tokens | None = None
+    output_tokens: _Tokens | None = None
 
 
 class _Inner(msgspec.Struct):

@@ -36,13 +36,15 @@ class Metrics(Collector):
         )
         self.latency = Histogram(
             "api_request_latency_seconds",
-            "From a generation's arrival to its end, waiting included; refusals are not in it.",
+            "From a generation's arrival to the end of its answer, waiting included; not of refusals, errors in place "
+            "of an answer, and clients that left.",
             _SECONDS,
             ("route", "model"),
         )
         self.queue_wait = Histogram(
             "api_queue_wait_seconds",
-            "From arrival at the line to a slot, or to the refusal or the leaving that ended the wait.",
+            "From arrival at the line to a slot, or to the refusal or the leaving that ended the wait; a second try "
+            "waits a second time.",
             _WAITS,
             ("outcome",),
         )
@@ -64,13 +66,13 @@ class Metrics(Collector):
             ("kind", "model", "key"),
         )
         self.refusals = Counter(
-            "api_refusals", "Requests refused by the gateway.", ("reason", "priority", "model", "key")
+            "api_refusals", "Generation requests refused by the gateway.", ("reason", "priority", "model", "key")
         )
         self.cancelled = Counter(
             "api_cancelled", "Clients that left, by stage: arriving, queued, waiting_first, streaming.", ("stage",)
         )
         self.engine_requests = Counter(
-            "api_engine_requests", "Requests sent to an engine, by outcome.", ("engine", "outcome")
+            "api_engine_requests", "Tries at an engine, each by its one outcome.", ("engine", "outcome")
         )
         self.slo = Counter(
             "api_slo_requests",
