@@ -445,8 +445,13 @@ def test_gauges_of_a_house_at_rest(gate: Gateway) -> None:
         "api_max_active": 2,
         "api_queue_depth": 0,
         "api_queue_bytes": 0,
+        "api_queue_oldest_wait_seconds": 0,
+        "api_queue_max": 1,
+        "api_queue_timeout_seconds": 30,
         "api_engines_desired": 1,
         series("api_engine_up", {"engine": "e0"}): 1,
+        series("api_engine_slots", {"engine": "e0"}): 2,
+        series("api_engine_active_requests", {"engine": "e0"}): 0,
         series("api_build_info", {"version": __version__}): 1,
     }
     assert gate.metric("api_event_loop_lag_seconds") >= 0
@@ -463,8 +468,8 @@ def test_operation_routes_are_counted_by_template(gate: Gateway) -> None:
     assert gate.metric("api_requests_total", route="/v1/models/{model:path}", status="404", reason="not_found") >= 1
 
 
-SCRAPING = ("process_", 'route="/metrics"', "api_event_loop_lag_seconds")
-"""What a scrape itself moves."""
+SCRAPING = ("process_", "gpu_", 'route="/metrics"', "api_event_loop_lag_seconds")
+"""What moves by itself, or by being scraped."""
 
 
 def test_text_openmetrics_and_json_say_the_same(gate: Gateway, engine: Scripted) -> None:
