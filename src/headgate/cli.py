@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate import __version__
+from headgate.workbench.bench.command import bench
 
 if TYPE_CHECKING:
     from headgate.app import Gateway
@@ -127,6 +128,9 @@ def top(url: str, interval_s: float, once: bool, as_json: bool, key: str | None)
     from headgate.workbench import top as top_
 
     sys.exit(top_.run(url, interval_s, once, as_json, key))
+
+
+main.add_command(bench)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
