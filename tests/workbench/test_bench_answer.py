@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.workbench.bench.answer import Answer, Seen, retry_after_s
@@ -60,6 +60,7 @@ def test_a_whole_stream_is_timed_and_counted() -> None:
     assert 0 < seen.first_at <= seen.ended_at
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 600), max_size=8))
 def test_it_is_the_same_however_the_bytes_are_cut(cuts: list[int]) -> None:
     data = b"".join(WHOLE)

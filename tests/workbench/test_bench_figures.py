@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.workbench.bench.figures import jain, median, percentile, spread
@@ -10,6 +10,7 @@ VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=300)
 SHARES = st.lists(st.floats(0, 1e6), min_size=2, max_size=50)
 
 
+@settings(deadline=None)
 @given(VALUES, st.floats(0, 100))
 def test_a_percentile_is_a_measured_value_that_enough_are_not_above(values: list[float], rank: float) -> None:
     ordered = sorted(values)
@@ -26,6 +27,7 @@ def test_percentiles_are_nearest_rank() -> None:
     assert percentile(list(range(1, 51)), 99) == 50, "too few to tell: the largest"
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_a_spread_is_in_order_whatever_order_the_values_came_in(values: list[float]) -> None:
     found = spread(values)
@@ -43,6 +45,7 @@ def test_a_spread_of_nothing_is_none() -> None:
     assert median([None, None]) is None
 
 
+@settings(deadline=None)
 @given(SHARES)
 def test_jains_index_lies_between_one_for_all_and_all_for_one(shares: list[float]) -> None:
     found = jain(shares)
@@ -53,6 +56,7 @@ def test_jains_index_lies_between_one_for_all_and_all_for_one(shares: list[float
     assert 1 / len(shares) - 1e-9 <= found <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.001, 1e3), min_size=2, max_size=50), st.floats(0.001, 1e3), st.randoms())
 def test_jains_index_knows_neither_order_nor_unit(shares: list[float], unit: float, dice: object) -> None:
     mixed = sorted(shares, key=lambda _: dice.random())  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.workbench.bench import slo
@@ -68,6 +68,7 @@ BOUND = st.floats(0.001, 100)
 TIME = st.one_of(st.none(), st.floats(0, 100))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 100), TIME, TIME, TIME), max_size=50), BOUND, BOUND, st.floats(1, 10))
 def test_a_looser_slo_never_has_less_goodput(
     answers: list[tuple[float, float | None, float | None, float | None]],
@@ -80,6 +81,7 @@ def test_a_looser_slo_never_has_less_goodput(
     assert sum(strict.met(*answer) for answer in answers) <= sum(loose.met(*answer) for answer in answers)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=100), BOUND)
 def test_the_verdict_on_the_worst_implies_that_on_every_percentile(latency_s: list[float], bound: float) -> None:
     names = [f"latency_{at}_s" for at in ("max", "p999", "p99", "p95", "p90", "p50")]

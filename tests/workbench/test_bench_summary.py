@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.workbench.bench import raw, slo
@@ -172,6 +172,7 @@ RECORDS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(RECORDS, st.booleans())
 def test_the_books_balance(records: list[Record], interrupted: bool) -> None:
     found = summarize(run(records, interrupted=interrupted))
@@ -183,6 +184,7 @@ def test_the_books_balance(records: list[Record], interrupted: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "sub/a.jsonl.gz"])
+@settings(deadline=None)
 @given(records=RECORDS)
 def test_what_was_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, name: str, records: list[Record]

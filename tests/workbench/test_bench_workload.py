@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.workbench.bench import callers, trace, words
@@ -98,6 +98,7 @@ def test_a_conversation_whose_turn_failed_is_given_up() -> None:
     assert made.ask(1, "a").conversation == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.floats(0.7, 4), st.integers(0, 100))
 def test_words_make_the_tokens_that_were_asked_for(tokens: int, per_word: float, around: int) -> None:
     counts = [(n, round(around + n * per_word)) for n in (40, 160)]
@@ -196,6 +197,7 @@ def test_callers_come_from_a_file_too(tmp_path: Path) -> None:
         callers.check([Caller("a"), Caller("a")])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=8), st.integers(1, 200))
 def test_users_are_divided_in_proportion(shares: list[float], users: int) -> None:
     people = [Caller(f"c{i}", share) for i, share in enumerate(shares)]
