@@ -86,7 +86,8 @@ class Picture:
         """The picture of ``GET /status``."""
         books = self._gate.statistics()
         well, reason = self.ready()
-        engines, line = self._pool.status(), self._gate.line(LINE_MAX)
+        engines = self._pool.status()
+        line, eta_s = self._gate.outlook(LINE_MAX)
         return {
             "version": __version__,
             "ready": well,
@@ -95,7 +96,7 @@ class Picture:
                 "generation": "open" if self._settings.api_key is None else "key",
                 "operation": self._settings.ops_auth,
             },
-            "standing": self._standing(books, line, engines)._asdict(),
+            "standing": self._standing(books, line, eta_s, engines)._asdict(),
             "uptime_s": round(self._clock() - self._started_at, 1),
             "slots": {
                 "max_active": books.slots,
@@ -113,7 +114,7 @@ class Picture:
                 "bytes": books.waiting_bytes,
                 "oldest_wait_s": round(books.oldest_wait_s, 3),
                 "timeout_s": self._settings.queue_timeout_s,
-                "eta_s": _rounded(self._gate.eta_s()),
+                "eta_s": _rounded(eta_s),
                 "line": self._line(line),
             },
             "granted_total": books.granted_total,
@@ -159,7 +160,9 @@ class Picture:
         sums = _sums(self._metrics.refusals.values, 0)
         return {reason: count for reason, count in sums.items() if reason in _NOT_THE_CALLERS_FAULT}
 
-    def _standing(self, books: Statistics, line: list[Waiter], engines: list[dict[str, object]]) -> Standing:
+    def _standing(
+        self, books: Statistics, line: list[Waiter], eta_s: float | None, engines: list[dict[str, object]]
+    ) -> Standing:
         settings, newest = self._settings, self._recent.newest
         return standing(
             Seen(
@@ -167,7 +170,7 @@ class Picture:
                 books.active,
                 books.waiting,
                 msgspec.convert(engines, list[Engine]),
-                eta_s=self._gate.eta_s(),
+                eta_s=eta_s,
                 head_weight=line[0].weight if line else 1,
                 draining=books.draining,
                 refused=self._recent.refused,
@@ -186,10 +189,11 @@ class Picture:
 
     def _held(self) -> list[dict[str, object]]:
         held: list[dict[str, object]] = []
-        for who, engine, weight, held_s in self._gate.held(HELD_MAX):
+        for number, who, engine, weight, held_s in self._gate.held(HELD_MAX):
             assert isinstance(who, Asker)
             held.append(
                 {
+                    "id": number,
                     "engine": engine,
                     "key": who.key,
                     "model": who.model,
@@ -204,10 +208,11 @@ class Picture:
 
     def _line(self, waiters: list[Waiter]) -> list[dict[str, object]]:
         line: list[dict[str, object]] = []
-        for position, (who, weight, waited_s, eta_s) in enumerate(waiters, 1):
+        for position, (number, who, weight, waited_s, eta_s) in enumerate(waiters, 1):
             assert isinstance(who, Asker)
             line.append(
                 {
+                    "id": number,
                     "position": position,
                     "key": who.key,
                     "model": who.model,

@@ -16,7 +16,6 @@ import pytest
 
 from headgate.errors import Reason
 from headgate.gate import Ledger, LedgerError
-from headgate.gate.entries import Waiter
 from headgate.gate.outcomes import Granted, Refused, Waiting
 
 if TYPE_CHECKING:
@@ -166,19 +165,20 @@ class Rig:
 
     def _check_what_is_shown(self) -> None:
         assert self.ledger.held(self.now, 1000) == [
-            (each, each.engine, each.weight, self.now - each.granted_at) for each in self.running
+            (each.ticket.number, each, each.engine, each.weight, self.now - each.granted_at) for each in self.running
         ]
         assert [each.who for each in self.ledger.held(self.now, 2)] == self.running[-2:]
-        line = self.ledger.line(self.now, 1000)
-        assert [(each.who, each.waited_s) for each in line] == [
-            (each, each.queue_s + each.wake_s) for each in self.line
+        line, newcomer_s = self.ledger.outlook(self.now, 1000)
+        assert [(each.number, each.who, each.waited_s) for each in line] == [
+            (each.ticket.number, each, each.queue_s + each.wake_s) for each in self.line
         ]
-        assert self.ledger.line(self.now, 2) == line[:2]
-        if not self.draining:
-            line.append(Waiter(None, 1, 0.0, self.ledger.eta_s(self.now)))
-        etas = [each.eta_s for each in line if each.eta_s is not None]
-        assert len(etas) == (len(line) if self._ready() else 0), "with an engine there is an estimate"
-        assert etas == sorted(etas), "nobody overtakes"
+        first_two, _ = self.ledger.outlook(self.now, 2)
+        assert first_two == line[:2]
+        etas = [each.eta_s for each in line] + ([] if self.draining else [newcomer_s])
+        known = [each for each in etas if each is not None]
+        assert len(known) == (len(etas) if self._ready() else 0), "with an engine there is an estimate"
+        assert known == sorted(known), "nobody overtakes"
+        assert all(each >= 0 for each in known)
         assert all(each.who is None for each in self.ended), "a caller is kept beyond its end"
 
     def _offered(self, request: Request, decision: Decision) -> None:

@@ -39,8 +39,9 @@ class Ticket:
 
 
 class Holder(NamedTuple):
-    """One who holds slots, so many (``weight``), for ``held_s`` until now."""
+    """One who holds slots, so many (``weight``), for ``held_s`` until now; ``number`` is its ticket's."""
 
+    number: int
     who: object
     engine: str
     weight: int
@@ -50,6 +51,7 @@ class Holder(NamedTuple):
 class Waiter(NamedTuple):
     """One in the line; ``waited_s`` in real time, ``eta_s`` until its slots; None where nobody can tell."""
 
+    number: int
     who: object
     weight: int
     waited_s: float

@@ -1,4 +1,4 @@
-"""When to come back: the measured ``Retry-After``.
+"""When to come back, and how long to wait still: the measured ``Retry-After``, the estimates of the line.
 
 Learns how long slots are held, so at which rate they come free (Little's law: rate = slots / mean hold), and
 books each return: those who are told to come back are spread over the time in which there will be room. Apart
@@ -8,12 +8,13 @@ may carry is the API layer's business.
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from headgate.errors import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from headgate.gate.entries import Ticket
 
@@ -24,6 +25,8 @@ LEAST_S = 0.001
 # with hours. Beyond this nobody keeps a booking anyway.
 HORIZON_S = 600.0
 _MEMORY = 64  # slots' worth of completions that the mean remembers
+_PLAYED = 4000  # slots that the line may need for its grants to be played through, which costs a µs each
+_RANDOM = 0.736  # mean deviation over mean where an end may come at any time (exponential): 2/e
 
 
 class View(NamedTuple):
@@ -54,10 +57,11 @@ class View(NamedTuple):
 class Forecast:
     """How long slots are held, and how far returns are booked. Every ``now`` is real time in seconds."""
 
-    __slots__ = ("_booked_until", "_hold_s", "_mass")
+    __slots__ = ("_booked_until", "_hold_s", "_mass", "_off_s")
 
     def __init__(self) -> None:
         self._hold_s = 0.0
+        self._off_s = 0.0
         self._mass = 0
         self._booked_until = 0.0
 
@@ -65,7 +69,9 @@ class Forecast:
         """``weight`` slots came free after ``held_s``: a running mean first, exponentially weighted later."""
         mass = self._mass + weight
         self._mass = mass if mass < _MEMORY else max(weight, _MEMORY)
-        self._hold_s += (held_s - self._hold_s) * weight / self._mass
+        off_s = held_s - self._hold_s
+        self._hold_s += off_s * weight / self._mass
+        self._off_s += ((off_s if off_s > 0 else -off_s) - self._off_s) * weight / self._mass
 
     def slot_s(self, now: float, slots: int, holders: Iterable[Ticket]) -> float:
         """Seconds between one slot's coming free and the next's.
@@ -85,6 +91,38 @@ class Forecast:
             mass += ticket.weight
         return max((total_s / mass if mass else mean_s) / slots, LEAST_S)
 
+    def waits_s(self, now: float, view: View, weights: Sequence[int]) -> list[float]:
+        """Seconds until each of those who wait, in the order of the line, has slots of its weight.
+
+        Two answers, mixed by what was learned. Where all hold for the same time, slots come free as they were
+        taken: those of a burst together. Where an end may come at any time, they come free at the mean rate.
+        """
+        slots = max(view.slots, 1)
+        slot_s = self.slot_s(now, slots, view.holders)
+        hold_s = slot_s * slots
+        if view.ready:
+            wake_s = 0.0
+            # How long those stay who have stayed for longer than the mean, nobody knows: a slot's time, each moment.
+            free_s = [
+                max(hold_s - (now - ticket.granted_at), slot_s) for ticket in view.holders for _ in range(ticket.weight)
+            ]
+            free = max(slots - len(free_s), 0)
+            free_s = sorted([0.0] * free + free_s)[-slots:]  # of an engine that became smaller, the first are lost
+        else:
+            wake_s = _wake_s(view)
+            free_s = [wake_s] * slots
+            free = slots
+        by_rate: list[float] = []
+        needed = -free
+        for weight in weights:
+            needed += min(weight, slots)
+            by_rate.append(wake_s + max(needed, 0) * slot_s)
+        chance = min(self._off_s / (_RANDOM * self._hold_s), 1.0) if self._hold_s else 1.0
+        if chance == 1.0 or needed > _PLAYED:
+            return by_rate
+        played = _played_s(free_s, hold_s, [min(weight, slots) for weight in weights])
+        return [chance * rate_s + (1.0 - chance) * play_s for rate_s, play_s in zip(by_rate, played, strict=True)]
+
     def book(self, now: float, room_s: float, spread_s: float) -> float:
         """Seconds after which to come back, ``room_s`` from now or later.
 
@@ -103,22 +141,21 @@ class Forecast:
         return self.book(now, first_room_s(reason, view, slot_s), view.weight * slot_s)
 
 
-def wait_s(weight: int, view: View, slot_s: float) -> float | None:
-    """Seconds until so many slots more will have come free, so until whoever is last among these has theirs.
+def _played_s(free_s: list[float], hold_s: float, weights: Sequence[int]) -> list[float]:
+    """When each gets its slots if they come free at these times, in order, and each holds its own for ``hold_s``."""
+    starts_s: list[float] = []
+    start_s = 0.0
+    for weight in weights:  # each at most as many as there are
+        for _ in range(weight):
+            start_s = max(start_s, heappop(free_s))
+        for _ in range(weight):
+            heappush(free_s, start_s + hold_s)
+        starts_s.append(start_s)
+    return starts_s
 
-    Args:
-        weight: slots that it and all before it need, more than are free.
-        view: the gate now.
-        slot_s: seconds between one slot's coming free and the next's.
 
-    None while no engine is ready and nobody knows when one will be.
-    """
-    if view.ready:
-        return weight * slot_s
-    if view.wake_s is None:
-        return None
-    # All slots are free when the engine is there: only those behind the first who fit wait for others' ends.
-    return max(view.wake_s, LEAST_S) + max(weight - view.slots, 0) * slot_s
+def _wake_s(view: View) -> float:
+    return view.wake_s if view.wake_s is not None and view.wake_s > 0 else WAKE_S
 
 
 def first_room_s(reason: Reason, view: View, slot_s: float) -> float:
@@ -129,7 +166,7 @@ def first_room_s(reason: Reason, view: View, slot_s: float) -> float:
         view: the gate now.
         slot_s: seconds between one slot's coming free and the next's.
     """
-    wake_s = view.wake_s if view.wake_s is not None and view.wake_s > 0 else WAKE_S
+    wake_s = _wake_s(view)
     if reason is Reason.ENGINE_UNAVAILABLE:
         return wake_s
     if reason is Reason.SLOTS_BUSY:

@@ -177,13 +177,10 @@ class Gate:
         """Who holds slots, the oldest first; where there are more than ``most``, the newest of them."""
         return self._ledger.held(self._clock(), most)
 
-    def line(self, most: int) -> list[Waiter]:
-        """The first ``most`` of those who wait, in the order in which they will be served."""
-        return self._ledger.line(self._clock(), most)
-
-    def eta_s(self) -> float | None:
-        """Seconds that a newcomer would wait for its slot; None where nobody can tell."""
-        return self._ledger.eta_s(self._clock())
+    def outlook(self, most: int) -> tuple[list[Waiter], float | None]:
+        """The first ``most`` of those who wait, in the order in which they will be served, and seconds that a
+        newcomer would wait for its slot; None where nobody can tell."""
+        return self._ledger.outlook(self._clock(), most)
 
     def __repr__(self) -> str:
         return f"<Gate {self._ledger!r}>"

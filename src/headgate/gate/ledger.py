@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 from headgate.errors import Reason
 from headgate.gate.deadlines import Deadlines
 from headgate.gate.entries import Holder, Statistics, Ticket, Waiter
-from headgate.gate.forecast import Forecast, View, wait_s
+from headgate.gate.forecast import Forecast, View
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
 from headgate.gate.slots import Bin, Slots, emptiest
@@ -236,38 +236,35 @@ class Ledger:
         """Who holds slots, the oldest first; where there are more than ``most``, the newest of them."""
         newest = list(islice(reversed(self._slots.holders), most))
         return [
-            Holder(ticket.who, ticket.held_in.engine, ticket.weight, now - ticket.granted_at)
+            Holder(ticket.number, ticket.who, ticket.held_in.engine, ticket.weight, now - ticket.granted_at)
             for ticket in reversed(newest)
             if ticket.held_in is not None
         ]
 
-    def line(self, now: float, most: int) -> list[Waiter]:
-        """The first ``most`` of those who wait, in the order in which they will be served."""
-        if not self._waiting_weight:
-            return []
-        view, slot_s = self._outlook(now)
-        before = 0
-        line: list[Waiter] = []
-        for ticket in islice(self._order, most):
-            weight = min(ticket.weight, self._slots.largest or ticket.weight)
-            before += weight
-            waited_s = now - ticket.queued_from - ticket.woken_from  # the two clocks together are real time
-            line.append(Waiter(ticket.who, weight, waited_s, wait_s(before, view, slot_s)))
-        return line
+    def outlook(self, now: float, most: int) -> tuple[list[Waiter], float | None]:
+        """The first ``most`` of those who wait, in the order in which they will be served, and seconds that a
+        newcomer of weight 1 would wait for its slot; None where nobody can tell.
 
-    def eta_s(self, now: float) -> float | None:
-        """Seconds that a newcomer of weight 1 would wait for its slot; None where nobody can tell."""
-        if self._drain_until is not None:
-            return None
-        if self.fits(1):
-            return 0.0
-        view, slot_s = self._outlook(now)
-        return wait_s(view.line_weight + 1, view, slot_s)
-
-    def _outlook(self, now: float) -> tuple[View, float]:
-        """The gate as an estimate sees it, and the seconds from one slot's coming free to the next's."""
-        view = self._view(now, weight=1, size_bytes=0)
-        return view, self._forecast.slot_s(now, view.slots, view.holders) if view.slots else 0.0
+        Those behind the first ``most`` are taken to come at the mean rate.
+        """
+        largest = self._slots.largest
+        first = list(islice(self._order, most))
+        weights = [min(ticket.weight, largest or ticket.weight) for ticket in first]
+        waits_s: list[float | None] = [None] * (len(first) + 1)
+        if self._slots.ready or self._wake_at is not None:
+            view = self._view(now, weight=1, size_bytes=0)
+            told_s = self._forecast.waits_s(now, view, [*weights, 1])
+            behind = max(view.line_weight - sum(weights), 0)
+            if behind:
+                told_s[-1] += behind * self._forecast.slot_s(now, max(view.slots, 1), view.holders)
+            waits_s[:] = told_s
+        line = [
+            # The two clocks together are real time.
+            Waiter(ticket.number, ticket.who, weight, now - ticket.queued_from - ticket.woken_from, eta_s)
+            for ticket, weight, eta_s in zip(first, weights, waits_s, strict=False)
+        ]
+        draining = self._drain_until is not None
+        return line, None if draining else 0.0 if self.fits(1) else waits_s[-1]
 
     def __repr__(self) -> str:
         closed = self._drain_until is not None
