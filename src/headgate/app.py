@@ -35,6 +35,7 @@ from headgate.api.application import Application
 from headgate.api.auth import Keys
 from headgate.api.connection import Connection
 from headgate.api.generation import Generation
+from headgate.charges import Charges
 from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow, Limits
@@ -136,6 +137,7 @@ class Gateway:
             settings.slo_itl_ms / 1e3 if settings.slo_itl_ms is not None else None,
             settings.slo_latency_s,
         )
+        charges = self._charges()
         self._flow = Flow(
             self._gate,
             self.engines,
@@ -143,9 +145,14 @@ class Gateway:
             self.log,
             Limits(settings.request_timeout_s, settings.status_hold_s, slo=objectives),
             self._clock,
+            charges.hold if charges is not None else None,
         )
         self.metrics.before_collecting = self._flow.count
-        self.gpus = Gpus(Driver(os.environ.get("CUDA_VISIBLE_DEVICES")), clock=self._clock)
+        self.gpus = Gpus(
+            Driver(os.environ.get("CUDA_VISIBLE_DEVICES")),
+            clock=self._clock,
+            on_sample=charges.sampled if charges is not None else None,
+        )
         self._picture = Picture(
             settings,
             self._gate,
@@ -157,12 +164,15 @@ class Gateway:
             self.gpus,
             draining=lambda: self.draining,
             clock=self._clock,
+            charges=charges,
         )
         self._viewers = events.Viewers()
         self._loop = asyncio.get_running_loop()
         self._loop.call_later(1.0, self._tick)
         self.metrics.watch(self._picture.states)
         self.metrics.watch(self.gpus.states)
+        if charges is not None:
+            self.metrics.watch(charges.states)
         generation = Generation(
             self._flow,
             keys,
@@ -188,6 +198,12 @@ class Gateway:
             admin.router(keys, self._restart),
         ]
         self.application = Application(generation, routers, self.metrics, __version__)
+
+    def _charges(self) -> Charges | None:
+        gpu, energy = self.settings.gpu_price_per_hour, self.settings.energy_price_per_kwh
+        if gpu is None and energy is None:
+            return None
+        return Charges(self.pool, self.metrics, clock=self._clock, gpu_price_per_hour=gpu, energy_price_per_kwh=energy)
 
     # The pool and the gate, joined.
 

@@ -145,6 +145,7 @@ class Flow:
 
     Args:
         clock: seconds, monotonic; the same that the gate and the calls' ``arrived`` use.
+        charge: makes a lease one whose time is paid for, by model and key; None: nothing costs.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Flow:
         log: RequestLog,
         limits: Limits,
         clock: Callable[[], float],
+        charge: Callable[[Lease, str, str], Slot] | None = None,
     ) -> None:
         self._gate = gate
         self._engines = engines
@@ -162,6 +164,7 @@ class Flow:
         self._log = log
         self._limits = limits
         self._clock = clock
+        self._charge = charge
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._boot = os.urandom(4).hex()
@@ -278,8 +281,9 @@ class Flow:
                 (b"x-headgate-queue-ms", b"%.1f" % (reply.queue_s * 1e3)),
                 (b"x-headgate-engine", lease.engine.encode()),
             ]
+            slot = lease if self._charge is None else self._charge(lease, model, call.key)
             try:
-                return await self._exchange(call, reply, life, lease, self._time_left(call, lease))
+                return await self._exchange(call, reply, life, slot, self._time_left(call, lease))
             except EngineBroke as broke:
                 life.failures += 1
                 if life.failures > 1 and broke.answer is None:

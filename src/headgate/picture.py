@@ -15,6 +15,7 @@ from prometheus_client.core import Metric
 from headgate import __version__
 from headgate.api.generation import ENDPOINTS
 from headgate.api.problems import STATUS
+from headgate.charges import Charges
 from headgate.flow import Asker, Flow
 from headgate.gate import Gate, Statistics
 from headgate.gate.entries import Waiter
@@ -57,6 +58,7 @@ class Picture:
         *,
         draining: Callable[[], bool],
         clock: Callable[[], float],
+        charges: Charges | None = None,
     ) -> None:
         self._settings = settings
         self._gate = gate
@@ -66,6 +68,7 @@ class Picture:
         self._objectives = objectives
         self._lag = lag
         self._gpus = gpus
+        self._charges = charges
         self._draining = draining
         self._clock = clock
         self._started_at = clock()
@@ -131,6 +134,7 @@ class Picture:
             },
             "engines": engines,
             "gpu": self._gpus.status(),
+            "cost": self._charges.status() if self._charges is not None else None,
             "process": {**process_times(), "loop_lag_s": round(self._lag.worst_s(), 4)},
         }
 

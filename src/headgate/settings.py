@@ -74,6 +74,7 @@ def _level(value: str) -> str:
 
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+Dollars = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None
 MaybeSeconds = Annotated[Seconds | None, BeforeValidator(_off)]
 MaybeMilliseconds = Annotated[
     Annotated[float, Field(gt=0, le=86_400_000, allow_inf_nan=False)] | None, BeforeValidator(_off)
@@ -143,6 +144,8 @@ class Settings(BaseSettings):
         100.0, description="A good stream's events are so far apart at most, on average, or `off`."
     )
     slo_latency_s: MaybeSeconds = Field(None, description="A good answer is whole within so long, or `off`.")
+    gpu_price_per_hour: Dollars = Field(None, description="Dollars an hour for one engine's GPUs; none: not counted.")
+    energy_price_per_kwh: Dollars = Field(None, description="Dollars per kWh that the GPUs use; none: not counted.")
     max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else json.")
     log_level: Annotated[str, AfterValidator(_level)] = Field("info", description="debug, info, warning or error.")

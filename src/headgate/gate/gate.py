@@ -42,6 +42,11 @@ class Lease:
         self._ticket, self.engine, self.waited_s, self.waking_s = granted
 
     @property
+    def weight(self) -> int:
+        """How many slots."""
+        return self._ticket.weight
+
+    @property
     def released(self) -> bool:
         """Whether the slots were given back."""
         return self._gate is None

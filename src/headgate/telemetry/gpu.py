@@ -73,7 +73,7 @@ class Gpus:
         source: Source,
         *,
         clock: Callable[[], float] = time.monotonic,
-        on_sample: Callable[[Sample], object] = lambda sample: None,
+        on_sample: Callable[[Sample], object] | None = None,
         period_s: float = PERIOD_S,
         again_s: float = AGAIN_S,
         slack_s: float = SLACK_S,
@@ -182,7 +182,8 @@ class Gpus:
             now = self._clock()
             self._sample = sample = Sample(now, now + wait_s, gpus, self._source.version, reason)
             self._tell(sample, before)
-            self._on_sample(sample)
+            if self._on_sample is not None:
+                self._on_sample(sample)
             self._ended.wait(wait_s)
 
 
