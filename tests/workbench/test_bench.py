@@ -177,7 +177,7 @@ def test_ctrl_c_ends_it_and_what_was_seen_is_kept(served: str, tmp_path: Path) -
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert process.returncode == 130, out + err
     assert "interrupted" in out
     run = raw.read(tmp_path / "r.jsonl")

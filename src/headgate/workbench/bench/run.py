@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,11 +107,24 @@ def carry_out(job: Job, aim: Aim, console: Console | None) -> tuple[list[Record]
         return await load.run()
 
     with (
+        _signals_as_they_were(),
         view.shown(console, f"{aim.target.url}  {aim.target.model}", job.plan, load.progress),
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
         end = runner.run(go())
     return load.records, end
+
+
+@contextmanager
+def _signals_as_they_were() -> Iterator[None]:
+    """Put signal handlers back: a closed loop leaves its own, deaf, and Ctrl-C between two loads would be lost."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # not the main thread
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def to_json(run: Run, summary: Summary, path: Path | str, status: int) -> str:
