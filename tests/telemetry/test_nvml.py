@@ -149,5 +149,5 @@ def test_no_gpu_and_no_driver_are_told_apart(nvml: Standin, tmp_path: Path) -> N
 
 
 def test_a_uuid_that_is_cut_short_must_be_one_gpus() -> None:
-    assert visible("GPU-aa", ["GPU-aab", "GPU-aac"]) == []
-    assert visible("GPU-aab", ["GPU-aab", "GPU-aac"]) == [0]
+    assert visible("GPU-aa", {0: "GPU-aab", 1: "GPU-aac"}) == []
+    assert visible("GPU-aac", {0: "GPU-aab", 1: "GPU-aac"}) == [1]

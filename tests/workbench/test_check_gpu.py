@@ -63,6 +63,11 @@ def test_hidden_gpus_are_not_counted(tmp_path: Path) -> None:
     assert (none.verdict, none.what) == (Verdict.FAIL, "CUDA_VISIBLE_DEVICES hides all 2")
 
 
+def test_a_mig_slice_is_not_called_hidden(tmp_path: Path) -> None:
+    [finding] = found(nvidia_smi(tmp_path, RTX), CUDA_VISIBLE_DEVICES="MIG-5c89852c")
+    assert (finding.verdict, finding.what) == (Verdict.WARN, "a MIG slice, MIG-5c89852c")
+
+
 def test_more_gpus_asked_for_than_there_are_fails(tmp_path: Path) -> None:
     findings = found(nvidia_smi(tmp_path, RTX), wanted=2)
     assert [finding.verdict for finding in findings] == [Verdict.FAIL, Verdict.OK]

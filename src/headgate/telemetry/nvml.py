@@ -8,7 +8,7 @@ any more keeps its place, with the reason. It ends at ``Reading``s; what is show
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,15 +112,15 @@ class Driver:
         if not count:
             raise Unavailable("the NVIDIA driver sees no GPU")
         cards = [_card(index) for index in range(count)]
-        names = visible(self._chosen, [card.uuid for card in cards])
+        names = visible(self._chosen, {index: card.uuid for index, card in enumerate(cards)})
         found = [cards[name] if isinstance(name, int) else _slice(name) for name in names]
         if not any(found):
             raise Unavailable(f"CUDA_VISIBLE_DEVICES={self._chosen} names none of the {count} GPUs here")
         yield from filter(None, found)
 
 
-def visible(chosen: str | None, uuids: Sequence[str]) -> list[int | str]:
-    """Which GPUs an engine sees, in its order: positions, or for a slice of one its MIG name.
+def visible(chosen: str | None, uuids: Mapping[int, str]) -> list[int | str]:
+    """Which GPUs an engine sees, in its order: indexes, or for a slice of one its MIG name.
 
     CUDA's rules: the first word that names none ends the list, and a UUID may be cut short as long as it is one
     GPU's. Numbers are taken in the driver's order, which is CUDA's own where the cards are alike, or with
@@ -128,16 +128,16 @@ def visible(chosen: str | None, uuids: Sequence[str]) -> list[int | str]:
 
     Args:
         chosen: CUDA_VISIBLE_DEVICES; None where it isn't set.
-        uuids: of the cards, in the driver's order.
+        uuids: of the cards, by the driver's index.
     """
     if chosen is None:
-        return list(range(len(uuids)))
+        return list(uuids)
     found: dict[int | str, None] = {}  # a card named twice is one card
     for word in (part.strip() for part in chosen.split(",")):
         if word.startswith("MIG-"):
             found[word] = None
             continue
-        match = [i for i, uuid in enumerate(uuids) if word and (str(i) == word or uuid.startswith(word))]
+        match = [i for i, uuid in uuids.items() if word and (str(i) == word or uuid.startswith(word))]
         if len(match) != 1:
             break
         found[match[0]] = None

@@ -1,7 +1,8 @@
 """The GPUs: which there are, how much of each is free, who has the rest, and whether vLLM could start on them.
 
-Asked of ``nvidia-smi``, which is where the driver is, so nothing need be installed for it. It ends at ``Gpus`` and
-findings; what a model needs is ``fit``'s part.
+Asked of ``nvidia-smi``, where the gateway asks NVML (``telemetry.nvml``): a process of its own can be given up on when
+the driver hangs, which is what one looks for here, and it names the processes that have the memory. Which GPUs are the
+engine's is the same rule for both. It ends at ``Gpus`` and findings; what a model needs is ``fit``'s part.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from headgate.telemetry.nvml import visible
 from headgate.workbench.check.finding import MIB, Finding, fail, ok, size, warn
 
 _TIMEOUT_S = 15.0  # without persistence mode the driver is loaded first
@@ -41,6 +43,7 @@ class Gpus:
     Attributes:
         visible: the NVIDIA GPUs that an engine would see.
         users: by the UUID of a GPU, who has memory on it.
+        slices: MIG slices that CUDA_VISIBLE_DEVICES names; they are not looked at any closer.
         hidden: how many more there are that CUDA_VISIBLE_DEVICES keeps from it.
         trouble: what ``nvidia-smi`` said instead of an answer.
         other: another maker's GPU, in words.
@@ -48,6 +51,7 @@ class Gpus:
 
     visible: tuple[Gpu, ...] = ()
     users: Mapping[str, tuple[str, ...]] | None = None
+    slices: tuple[str, ...] = ()
     hidden: int = 0
     trouble: str | None = None
     other: str | None = None
@@ -72,8 +76,11 @@ def look(environ: Mapping[str, str]) -> Gpus:
                 *users.get(words[0], ()),
                 f"{name} (pid {words[1]}{f', {size(used)}' if used else ''})",
             )
-    visible = _visible(gpus, environ.get("CUDA_VISIBLE_DEVICES"))
-    return Gpus(tuple(visible), users, hidden=len(gpus) - len(visible))
+    by_index = {gpu.index: gpu for gpu in gpus}
+    names = visible(environ.get("CUDA_VISIBLE_DEVICES"), {gpu.index: gpu.uuid for gpu in gpus})
+    seen = tuple(by_index[name] for name in names if isinstance(name, int))
+    slices = tuple(name for name in names if isinstance(name, str))
+    return Gpus(seen, users, slices, hidden=len(gpus) - len(seen))
 
 
 def describe(gpus: Gpus, *, cpu_build: bool, wanted: int, share: float, least: int | None) -> Iterator[Finding]:
@@ -125,6 +132,8 @@ def mention(gpus: Gpus) -> Finding:
 
 
 def _none(gpus: Gpus) -> Finding:
+    if gpus.slices:
+        return warn("gpu", f"a MIG slice, {', '.join(gpus.slices)}", "Its memory isn't looked at: see nvidia-smi.")
     if gpus.hidden:
         return fail("gpu", f"CUDA_VISIBLE_DEVICES hides all {gpus.hidden}", "Unset it, or name one of them in it.")
     if gpus.other is not None:
@@ -136,19 +145,6 @@ def _name(gpu: Gpu) -> str:
     if gpu.total is None or gpu.free is None:
         return f"{gpu.index}: {gpu.name}, driver {gpu.driver}, memory not told by the driver"
     return f"{gpu.index}: {gpu.name}, {size(gpu.free)} of {size(gpu.total)} free, driver {gpu.driver}"
-
-
-def _visible(gpus: list[Gpu], chosen: str | None) -> list[Gpu]:
-    """Those named in CUDA_VISIBLE_DEVICES, in its order; the first name that is none ends it, as in CUDA."""
-    if chosen is None:
-        return gpus
-    found: list[Gpu] = []
-    for word in (part.strip() for part in chosen.split(",")):
-        match = [g for g in gpus if word and (str(g.index) == word or g.uuid.startswith(word))]
-        if not match:
-            break
-        found += match[:1]
-    return found
 
 
 def _gpu(line: str) -> Gpu | None:
