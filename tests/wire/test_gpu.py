@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import msgspec
 import pynvml
 import pytest
 
 from headgate.app import EXIT_CLEAN
+from headgate.workbench.top.picture import Status
 from tests.simulated import Engine
 from tests.standins.nvml import Standin, standin
 from tests.wire.gateway import Gateway, gateway, wait_until
@@ -41,6 +43,8 @@ def test_every_figure_is_scraped_and_shown(engine: Engine, nvml: Standin) -> Non
             'gpu_power_limit_watts{gpu="1"}': 700.0,
             'gpu_energy_joules_total{gpu="1"}': 1000.0,
         }
+        [drawn] = msgspec.convert(gate.status(), Status).gpu.gpus
+        assert (drawn.power_w, drawn.temperature_c, drawn.memory_total_bytes) == (612.5, 54.0, 80 * 2**30)
         [gpu] = gate.status()["gpu"]["gpus"]
         assert gpu == {
             "index": "1",

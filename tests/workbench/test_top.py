@@ -23,7 +23,8 @@ def top(folder: Path, url: str, **options: object) -> Ran:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with gateway(tmp_path_factory.mktemp("gateway"), "--max-active", "4", "--engine-args", "--load-s 0") as url:
+    flags = ("--max-active", "4", "--engine-args", "--load-s 0", "--gpu-price-per-hour", "2.5")
+    with gateway(tmp_path_factory.mktemp("gateway"), *flags) as url:
         body = {"model": "headgate-simulated", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
         httpx.post(f"{url}/v1/chat/completions", json=body, timeout=20, trust_env=False).raise_for_status()
         yield url
@@ -36,6 +37,7 @@ def test_one_frame_shows_the_gateway(served: str, tmp_path: Path) -> None:
     assert "READY" in lines[0]
     assert "0 of 4 held" in ran.out
     assert any(line.startswith("e0  READY    simulated  0 of 4 in flight") for line in lines)
+    assert any(line.startswith("cost     ") and "per million tokens" in line for line in lines)
     assert max(map(len, lines)) <= 80
 
 

@@ -14,11 +14,15 @@ from rich.text import Text
 
 from headgate.workbench.check.finding import size
 from headgate.workbench.top.engines import engine_lines
+from headgate.workbench.top.machine import cost_text, gpu_lines
 from headgate.workbench.top.picture import Status
 from headgate.workbench.top.rates import Rates, Reading
 from headgate.workbench.top.words import bar, rate, span
 
 _LABEL = 9
+_TALL = 30
+_GPUS = 8
+_GPUS_IN_FEW_LINES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Frame:
             lines += _wrapped(self._trouble(), width, console)
         if self.status is not None:
             body = list(self._body(self.status, width, plain))
-            foot = [Text(), _row("gateway", self._own(self.status))]
+            foot = [Text(), *self._machine(self.status, width, height, plain)]
             room = height - len(lines) - len(body) - len(foot) - (2 if self.hint else 1)
             body += engine_lines(self.status.engines, width, max(room, 1), plain)
             if self.trouble is not None:
@@ -155,6 +159,14 @@ class Frame:
             parts.append(Text(part, "yellow" if pace else ""))
         yield from _rows("refused", parts, width)
         yield from _rows("left", [Text(f"{stage} {count:,.0f}") for stage, count in sorted(left.items())], width)
+
+    def _machine(self, status: Status, width: int, height: int, plain: bool) -> Iterator[Text]:
+        room = _GPUS if height >= _TALL else _GPUS_IN_FEW_LINES
+        for label, text in gpu_lines(status, width, room, plain):
+            yield _row(label, text)
+        if status.cost is not None:
+            yield _row("cost", cost_text(status.cost))
+        yield _row("gateway", self._own(status))
 
     def _own(self, status: Status) -> Text:
         cpu = f"CPU {self.rates.cpu:.0%} of a core, " if self.rates is not None else ""

@@ -61,6 +61,34 @@ class Process(msgspec.Struct, frozen=True):
     resident_bytes: int = 0
 
 
+class Gpu(msgspec.Struct, frozen=True):
+    """One GPU; what it doesn't report is None."""
+
+    index: str = ""
+    name: str = ""
+    utilization: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+
+
+class Gpus(msgspec.Struct, frozen=True):
+    """The engine's GPUs, or why there are none to be seen."""
+
+    status: str = ""
+    reason: str = ""
+    gpus: list[Gpu] = []
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Dollars by kind; None is what isn't counted."""
+
+    dollars: dict[str, float | None] = {}
+    dollars_per_million_tokens: float | None = None
+
+
 class Status(msgspec.Struct, frozen=True):
     """``/status``."""
 
@@ -72,6 +100,8 @@ class Status(msgspec.Struct, frozen=True):
     queue: Queue = Queue()
     engines: list[Engine] = []
     process: Process = Process()
+    gpu: Gpus = Gpus()
+    cost: Cost | None = None
 
 
 class Sample(msgspec.Struct, frozen=True):
