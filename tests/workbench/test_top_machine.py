@@ -49,7 +49,7 @@ def test_many_gpus_leave_room_for_the_engines() -> None:
 
 def test_money_is_told_by_kind_and_by_the_million_tokens() -> None:
     text = cost_text(Cost({"gpu": 8.2, "idle": 3.1, "energy": None}, 2.314)).plain
-    assert text == "$11.30 since the start: $8.20 gpu, $3.10 idle   $2.31 per million tokens"
+    assert text == "$11.30 since the start, $2.31 per million tokens   gpu $8.20, idle $3.10"
 
 
 def test_a_gateway_with_no_price_or_no_gpu_has_no_such_rows() -> None:

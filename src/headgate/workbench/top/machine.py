@@ -36,11 +36,9 @@ def cost_text(cost: Cost) -> Text:
     """What it has cost since the start."""
     parts = {kind: dollars for kind, dollars in cost.dollars.items() if dollars is not None}
     text = Text.assemble((money(sum(parts.values())), "bold"), " since the start")
-    if len(parts) > 1:
-        text.append(": " + ", ".join(f"{money(dollars)} {kind}" for kind, dollars in parts.items()))
     if cost.dollars_per_million_tokens is not None:
-        text.append(f"   {money(cost.dollars_per_million_tokens)} per million tokens", "bold")
-    return text
+        text.append(f", {money(cost.dollars_per_million_tokens)} per million tokens", "bold")
+    return text.append("   " + ", ".join(f"{kind} {money(dollars)}" for kind, dollars in parts.items()))
 
 
 def money(dollars: float) -> str:
