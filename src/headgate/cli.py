@@ -13,6 +13,7 @@ import click
 from headgate import __version__
 from headgate.workbench.bench.command import bench
 from headgate.workbench.compare.command import compare
+from headgate.workbench.report.command import report
 
 if TYPE_CHECKING:
     from headgate.app import Gateway
@@ -133,6 +134,7 @@ def top(url: str, interval_s: float, once: bool, as_json: bool, key: str | None)
 
 main.add_command(bench)
 main.add_command(compare)
+main.add_command(report)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)

@@ -23,6 +23,16 @@ class Figure(msgspec.Struct, frozen=True):
     least: float | None
     most: float | None
 
+    def in_words(self, words: Callable[[float], str]) -> tuple[str, str]:
+        """The median, and the range as ``636–720 ms``: empty where there is none to speak of."""
+        if self.median is None or self.least is None or self.most is None:
+            return "–", ""
+        least, most = words(self.least), words(self.most)
+        if least == most:
+            return words(self.median), ""
+        number, _, unit = least.partition(" ")
+        return words(self.median), f"{number if unit and most.endswith(f' {unit}') else least}–{most}"
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One target under one load. Times in seconds, rates in 1/s, shares from 0 to 1."""

@@ -177,14 +177,8 @@ def _table(found: Sequence[Row]) -> Table:
 
 
 def _cell(figure: Figure, words: Callable[[float], str]) -> str:
-    """The median, and under it the range: ``636–720 ms``."""
-    if figure.median is None or figure.least is None or figure.most is None:
-        return "-"
-    middle, least, most = words(figure.median), words(figure.least), words(figure.most)
-    if least == most:
-        return middle
-    number, _, unit = least.partition(" ")
-    return f"{middle}\n{number if most.endswith(f' {unit}') else least}–{most}"
+    """The median, and under it the range."""
+    return "\n".join(filter(None, figure.in_words(words)))
 
 
 def _percent(share: float) -> str:
