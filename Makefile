@@ -10,7 +10,7 @@ VLLM_VENV ?= .venv-vllm
 PEERS_VENV ?= .venv-peers
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm lint smoke bench-overhead lock clean
+.PHONY: help run test test-vllm lint smoke bench-overhead bench-scrape lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -57,6 +57,9 @@ bench-overhead: $(VENV)/.dev ## CPU per event and per request, beside HAProxy an
 	@[ -d $(PEERS_VENV) ] || { $(PYTHON) -m venv $(PEERS_VENV) && \
 	  $(PEERS_VENV)/bin/python -m pip install --quiet -r loadtest/overhead/requirements-peers.txt; }
 	$(BIN)/python -m loadtest.overhead --peers-env $(PEERS_VENV) $(ARGS)
+
+bench-scrape: $(VENV)/.dev ## CPU of a scrape of /metrics, idle and while 1,000 streams run
+	$(BIN)/python -m loadtest.scrape $(ARGS)
 
 lock: $(VENV)/.dev ## refresh the pinned, hashed requirements from pyproject.toml
 	$(PIP) pip-tools

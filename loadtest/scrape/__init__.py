@@ -1,0 +1,1 @@
+"""What one scrape of `/metrics` costs the gateway, idle and while many streams run."""
