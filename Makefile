@@ -10,7 +10,7 @@ VLLM_VENV ?= .venv-vllm
 PEERS_VENV ?= .venv-peers
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm test-compose lint smoke bench-overhead bench-scrape lock clean
+.PHONY: help run test test-vllm test-compose lint smoke bench-overhead bench-scrape dashboards lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -64,6 +64,9 @@ bench-overhead: $(VENV)/.dev ## CPU per event and per request, beside HAProxy an
 
 bench-scrape: $(VENV)/.dev ## CPU of a scrape of /metrics, idle and while 1,000 streams run
 	$(BIN)/python -m loadtest.scrape $(ARGS)
+
+dashboards: $(VENV)/.dev ## write the Grafana dashboards' JSON anew from monitoring/grafana
+	$(BIN)/python -m monitoring.grafana
 
 lock: $(VENV)/.dev ## refresh the pinned, hashed requirements from pyproject.toml
 	$(PIP) pip-tools

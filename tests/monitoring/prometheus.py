@@ -73,15 +73,29 @@ class Prometheus:
         }
 
 
-def configuration(folder: Path, name: str = "prometheus.yml", **ports: int) -> Path:
+def hurried_rules(folder: Path) -> Path:
+    """The committed rules in ``folder``, where an alert need not last to fire, and all groups are evaluated often."""
+    rules = yaml.safe_load((CONFIGURED / "rules" / "headgate.yml").read_text())
+    for group in rules["groups"]:
+        group.pop("interval", None)
+        for rule in group["rules"]:
+            if "for" in rule:
+                rule["for"] = "1s"
+    path = folder / "rules.yml"
+    path.write_text(yaml.safe_dump(rules))
+    return path
+
+
+def configuration(folder: Path, rules: Path, **ports: int) -> Path:
     """The committed configuration in ``folder``, at a test's pace, its services on these ports.
 
     Args:
+        rules: the rules to evaluate.
         ports: by service, ``gateway``, ``dcgm``, ``prometheus``; a job whose service isn't named is left out.
     """
-    config = yaml.safe_load((CONFIGURED / name).read_text())
+    config = yaml.safe_load((CONFIGURED / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": PACE, "evaluation_interval": PACE, "scrape_timeout": PACE}
-    config["rule_files"] = [str(CONFIGURED / "rules" / "*.yml")]
+    config["rule_files"] = [str(rules)]
     text = json.dumps(config)
     services = {"127.0.0.1:8080": "gateway", "127.0.0.1:9400": "dcgm", "127.0.0.1:9090": "prometheus"}
     for address, service in services.items():
@@ -97,13 +111,18 @@ def configuration(folder: Path, name: str = "prometheus.yml", **ports: int) -> P
 
 
 @contextmanager
-def prometheus(folder: Path, **ports: int) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes these services (see ``configuration``) and keeps its data in ``folder``."""
+def prometheus(folder: Path, *, hurried: bool = False, **ports: int) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes these services (see ``configuration``) and keeps its data in ``folder``.
+
+    Args:
+        hurried: alerts fire at once (``hurried_rules``).
+    """
     program = tool("prometheus")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = configuration(folder, **{"prometheus": port, **ports})
+    rules = hurried_rules(folder) if hurried else CONFIGURED / "rules" / "*.yml"
+    config = configuration(folder, rules, **{"prometheus": port, **ports})
     with ExitStack() as stack:
         log = stack.enter_context((folder / "prometheus.log").open("w+"))
         process = subprocess.Popen(
@@ -112,7 +131,7 @@ def prometheus(folder: Path, **ports: int) -> Iterator[Prometheus]:
                 f"--config.file={config}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
-                "--web.enable-lifecycle",
+                "--enable-feature=exemplar-storage",
                 "--log.level=warn",
             ],
             stdout=log,
