@@ -182,7 +182,7 @@ fi
 if ! skipped open-webui; then
     code=$(status "$webui/health")
     if [ "$code" = 200 ]; then
-        ok "Open WebUI lives ($webui; who signs up first is its administrator)"
+        ok "Open WebUI lives ($webui; its administrator: $(setting WEBUI_ADMIN_EMAIL admin@localhost))"
     else
         bad "Open WebUI does not answer at $webui ($code)" "it takes a minute to start; docker compose logs open-webui"
     fi

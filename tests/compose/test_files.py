@@ -24,7 +24,8 @@ from tests.compose.bases import ROOT, pinned
 
 COMPOSE = ROOT / "compose"
 VARIANTS = ("compose.yaml", "compose.remote.yaml", "compose.cpu.yaml")
-SECRETS = ("HEADGATE_API_KEY", "HEADGATE_ADMIN_KEY", "GRAFANA_ADMIN_PASSWORD", "WEBUI_SECRET_KEY", "REDIS_PASSWORD")
+SECRETS = ("HEADGATE_API_KEY", "HEADGATE_ADMIN_KEY", "GRAFANA_ADMIN_PASSWORD", "WEBUI_ADMIN_PASSWORD")
+SECRETS += ("WEBUI_SECRET_KEY", "REDIS_PASSWORD")
 DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
 COMING = ("../monitoring/grafana", "../monitoring/prometheus/rules")
 """Not there yet."""
