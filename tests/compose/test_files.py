@@ -21,14 +21,13 @@ import yaml
 
 from headgate.settings import PREFIX, Settings, load
 from tests.compose.bases import ROOT, pinned
+from tests.tools import tool
 
 COMPOSE = ROOT / "compose"
 VARIANTS = ("compose.yaml", "compose.remote.yaml", "compose.cpu.yaml")
-SECRETS = ("HEADGATE_API_KEY", "HEADGATE_ADMIN_KEY", "GRAFANA_ADMIN_PASSWORD", "WEBUI_ADMIN_PASSWORD")
-SECRETS += ("WEBUI_SECRET_KEY", "REDIS_PASSWORD")
+SECRETS = ["HEADGATE_API_KEY", "HEADGATE_ADMIN_KEY", "GRAFANA_ADMIN_PASSWORD", "WEBUI_ADMIN_PASSWORD"]
+SECRETS += ["WEBUI_SECRET_KEY", "REDIS_PASSWORD"]
 DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
-COMING = ("../monitoring/grafana", "../monitoring/prometheus/rules")
-"""Not there yet."""
 NOT_READ_ONLY = {"open-webui", "dcgm-exporter"}
 """Their software writes to its own folders."""
 ROOT_INSIDE = {"open-webui", "dcgm-exporter"}
@@ -147,8 +146,6 @@ def test_what_is_mounted_is_there(variant: str, name: str, service: dict[str, An
     for volume in service["volumes"]:
         source, _, rest = volume.partition(":")
         if source.startswith("."):
-            if source.startswith(COMING):
-                continue
             assert (COMPOSE / source).exists(), f"Docker would make an empty folder of {source}"
             assert rest.endswith(":ro"), volume
         else:
@@ -246,6 +243,20 @@ def test_prometheus_looks_for_services_that_the_stack_has(variant: str) -> None:
     assert missing == ({"dcgm-exporter"} if variant == "compose.cpu.yaml" else set())
 
 
+def test_prometheus_takes_its_configuration_as_it_is_mounted(tmp_path: Path) -> None:
+    promtool = tool("promtool")
+    for volume in services("compose.yaml")["prometheus"]["volumes"]:
+        source, inside, *_ = volume.split(":")
+        if source.startswith("."):
+            laid = tmp_path / Path(inside).relative_to("/etc/prometheus")
+            copy = shutil.copytree if (COMPOSE / source).is_dir() else shutil.copy
+            copy(COMPOSE / source, laid)
+    command = [promtool, "check", "config", str(tmp_path / "prometheus.yml")]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert re.search(r"SUCCESS: [1-9]\d* rules found", checked.stdout), "the rules are found where they are mounted"
+
+
 def test_grafana_is_given_the_folders_that_its_provisioning_names() -> None:
     mounted = {volume.split(":")[1] for volume in services("compose.yaml")["grafana"]["volumes"]}
     for file in (ROOT / "monitoring/grafana/provisioning/dashboards").glob("*.y*ml"):
@@ -316,8 +327,10 @@ def test_setup_keeps_what_is_there_and_fills_in_what_is_missing(tmp_path: Path) 
     lines = [line for line in lines if not line.startswith("REDIS_PASSWORD=")]
     lines = ["HEADGATE_API_KEY=my own & \\1 key" if line.startswith("HEADGATE_API_KEY=") else line for line in lines]
     (folder / ".env").write_text("\n".join(lines) + "\n")
+    (folder / ".env").chmod(0o644)
     setup(folder)
     again = env_of(folder)
+    assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
     assert again["HEADGATE_API_KEY"] == "my own & \\1 key"
     assert again["HEADGATE_MAX_ACTIVE"] == "7"
     assert again["COMPOSE_FILE"] == "compose.cpu.yaml", "what was chosen stays"
