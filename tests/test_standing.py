@@ -76,7 +76,7 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
         (
             seen(8, 64, refused={Reason.QUEUE_FULL: 14}),
             Kind.REFUSING,
-            "Refusing: 14 requests were refused in the last 10 s with queue_full; 8 of 8 slots are busy and 64 wait.",
+            "Refusing: 8 of 8 slots are busy, 64 wait, 14 were refused in the last 10 s (queue_full).",
             (
                 f"{RAISE} for as long as tokens come fast enough, or add an engine. To let more wait instead, raise "
                 "QUEUE_MAX (now 64)."
@@ -84,12 +84,15 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
         ),
         (
             seen(3, refused={Reason.QUEUE_FULL: 3, Reason.QUEUE_TIMEOUT: 1}),
-            Kind.REFUSING,
-            (
-                "Refusing no longer: 4 requests were refused in the last 10 s, 3 of them with queue_full, but 3 of 8 "
-                "slots are busy now."
-            ),
+            Kind.EASED,
+            "Refusing no longer: 3 of 8 slots are busy, but 4 were refused in the last 10 s (3 queue_full).",
             "",
+        ),
+        (
+            seen(0, refused={Reason.ENGINE_FAILED: 1}),
+            Kind.EASED,
+            "Refusing no longer: all 8 slots are free, but 1 was refused in the last 10 s (engine_failed).",
+            "The engine failed at them; its log says why.",
         ),
         (
             starting(load=Load("loading weights", 0.43), eta_s=19.5),
@@ -121,7 +124,7 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
         (
             engine(State.FAILED, failure="exit 2"),
             Kind.FAILED,
-            "The engine has failed again and again, and was given up on: exit 2.",
+            "The engine has failed again and again and was given up on (exit 2).",
             "Its last words are below. Mend the cause, then POST /admin/engines/e0/restart",
         ),
         (

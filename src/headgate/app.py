@@ -30,10 +30,11 @@ import httpx
 import uvicorn
 
 from headgate import __version__
-from headgate.api import admin, events, operations
+from headgate.api import admin, console, events, operations
 from headgate.api.application import Application
 from headgate.api.auth import Keys
 from headgate.api.connection import Connection
+from headgate.api.console import burst
 from headgate.api.generation import Generation
 from headgate.charges import Charges
 from headgate.engines import Engines
@@ -195,6 +196,8 @@ class Gateway:
         routers = [
             operations.router(views, self.metrics, keys, closed=closed, version=__version__),
             events.router(self._viewers, self._picture.status_with_recent, keys, closed=closed),
+            console.router(keys, __version__, closed=closed),
+            burst.router(burst.Bursts(self._flow, self._clock), keys),
             admin.router(keys, self._restart),
         ]
         self.application = Application(generation, routers, self.metrics, __version__)

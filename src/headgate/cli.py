@@ -152,6 +152,7 @@ def _announce(gateway: Gateway, url: str) -> None:
     kind = settings.engine_kind
     say = click.echo
     say(f"Headgate {__version__} listens on {url}")
+    say(f"  page     {url}/   (slots, line and engines, live)")
     if kind is Engine.SIMULATED:
         say(f"  engine   SIMULATED: it makes up text, with no GPU and no model, as `{SIMULATED_MODEL}`")
         say("           for a real one: headgate serve Qwen/Qwen2.5-0.5B-Instruct   (needs vLLM and a GPU)")

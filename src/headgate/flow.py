@@ -115,6 +115,7 @@ class Asker(msgspec.Struct):
     key: str
     model: str
     streamed: bool
+    max_tokens: int | None
     reply: Reply
 
 
@@ -263,7 +264,7 @@ class Flow:
 
     async def _gated(self, call: Call, reply: Reply, life: _Life, model: str) -> Ending:
         lease: Lease | None = None
-        who = Asker(call.key, model, call.plan.streamed, reply)
+        who = Asker(call.key, model, call.plan.streamed, call.asked.max_tokens, reply)
         while True:
             life.queued_since = self._clock()
             free = self._gate.acquire_nowait(weight=call.asked.sequences, who=who) if lease is None else None

@@ -73,6 +73,7 @@ class Asked(msgspec.Struct, frozen=True):
         include_usage: whether the caller asked for usage in the stream.
         sequences: how many sequences the engine will make of it (``n`` × prompts), at least 1.
         has_stream_options: whether the body has ``stream_options`` already.
+        max_tokens: how many tokens a sequence may have at most, where the caller said so.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Asked(msgspec.Struct, frozen=True):
     include_usage: bool = False
     sequences: int = 1
     has_stream_options: bool = False
+    max_tokens: int | None = None
 
 
 def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
@@ -121,6 +123,7 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         include_usage=options is not None and bool(options.include_usage),
         sequences=prompts * (fields.n or 1),
         has_stream_options=options is not None,
+        max_tokens=fields.max_completion_tokens or fields.max_tokens,
     )
 
 

@@ -122,6 +122,7 @@ class Picture:
             },
             "granted_total": books.granted_total,
             "refused_total": books.refused_total,
+            "generations": self._generations(),
             "requests": _sums(self._metrics.requests.values, 4),
             "refusals": _sums(self._metrics.refusals.values, 0),
             "tokens": _sums(self._metrics.tokens.values, 0),
@@ -152,12 +153,17 @@ class Picture:
         gate, metrics = self._gate, self._metrics
         firsts = [spread.counts for spread in metrics.ttft.spreads.values()] or [[0] * (len(metrics.ttft.bounds) + 1)]
         totals = Totals(
-            requests=sum([count for labels, count in metrics.requests.values.items() if labels[0] in _WORK]),
+            requests=sum(self._generations().values()),
             refused=self._refused(),
             tokens=self._flow.tokens,
             ttft=[sum(bucket) for bucket in zip(*firsts, strict=True)],
         )
         self._recent.add(self._clock(), unix, Levels(gate.active, gate.slots, gate.waiting), totals)
+
+    def _generations(self) -> dict[str, float]:
+        """Ended since the start, by reason: those that take slots."""
+        work = {labels: count for labels, count in self._metrics.requests.values.items() if labels[0] in _WORK}
+        return _sums(work, 4)
 
     def _refused(self) -> dict[str, float]:
         """Since the start, by reason: those that were not the callers' fault."""
@@ -204,6 +210,7 @@ class Picture:
                     "age_s": round(held_s, 3),
                     "ttft_s": _rounded(who.reply.ttft_s) if who.streamed else None,
                     "tokens": who.reply.events,
+                    "max_tokens": who.max_tokens,
                     "weight": weight,
                     "stream": who.streamed,
                 }

@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     admin_key: str | None = Field(
         None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False
     )
-    ops_auth: Literal["open", "key"] = Field("open", description="`key` closes /metrics, /status and engines' metrics.")
+    ops_auth: Literal["open", "key"] = Field("open", description="`key` closes the page, /metrics, /status, /engines.")
     slo_ttft_s: MaybeSeconds = Field(
         1.0, description="A good stream's first event comes within so long of its request's arrival, or `off`."
     )

@@ -29,6 +29,7 @@ class Kind(StrEnum):
     BUSY = "busy"
     FULL = "full"
     REFUSING = "refusing"
+    EASED = "eased"
     LOADING = "loading"
     ASLEEP = "asleep"
     UNREACHED = "unreached"
@@ -173,7 +174,7 @@ def _no_engine(seen: Seen) -> Standing:
         case State.FAILED:
             return Standing(
                 Kind.FAILED,
-                f"{it} has failed again and again, and was given up on: {_cause(engine)}.{wait}",
+                f"{it} has failed again and again and was given up on ({_cause(engine)}).{wait}",
                 f"Its last words are below. Mend the cause, then POST /admin/engines/{engine.name}/restart with the "
                 "admin key, or start the gateway anew.",
             )
@@ -201,14 +202,13 @@ def _cause(engine: Engine) -> str:
 def _refusing(seen: Seen) -> Standing:
     total = sum(seen.refused.values())
     reason = max(seen.refused, key=lambda each: seen.refused[each])
-    were = "request was" if total == 1 else "requests were"
-    of_them = "" if seen.refused[reason] == total else f", {seen.refused[reason]} of them"
-    refused = f"{total} {were} refused in the last {seen.lately_s} s{of_them} with {reason}"
+    which = reason if seen.refused[reason] == total else f"{seen.refused[reason]} {reason}"
+    refused = f"{total} {'was' if total == 1 else 'were'} refused in the last {seen.lately_s} s ({which})"
     if seen.active >= seen.slots:
-        says = f"Refusing: {refused}; {_held(seen)}{f' and {_wait(seen.waiting)}' if seen.waiting else ''}."
-    else:
-        says = f"Refusing no longer: {refused}, but {_held(seen)} now."
-    return Standing(Kind.REFUSING, says, _mend(reason, seen))
+        wait = f", {_wait(seen.waiting)}" if seen.waiting else ""
+        return Standing(Kind.REFUSING, f"Refusing: {_held(seen)}{wait}, {refused}.", _mend(reason, seen))
+    now = _held(seen) if seen.active else _free(seen)
+    return Standing(Kind.EASED, f"Refusing no longer: {now}, but {refused}.", _mend(reason, seen))
 
 
 def _mend(reason: str, seen: Seen) -> str:
@@ -258,8 +258,7 @@ def _no_line(seen: Seen) -> Standing:
         return Standing(Kind.BUSY, f"{_held(seen).capitalize()} and nobody waits; {_newcomers(seen)}.", slow)
     if seen.active:
         return Standing(Kind.SERVING, f"{_held(seen).capitalize()}; a newcomer starts at once.", slow)
-    free = "the one slot is free" if seen.slots == 1 else f"all {seen.slots} slots are free"
-    return Standing(Kind.IDLE, f"Idle: {free}, a newcomer starts at once.")
+    return Standing(Kind.IDLE, f"Idle: {_free(seen)}, a newcomer starts at once.")
 
 
 def _more(seen: Seen) -> str:
@@ -285,9 +284,13 @@ def _more(seen: Seen) -> str:
     )
 
 
+def _free(seen: Seen) -> str:
+    return "the one slot is free" if seen.slots == 1 else f"all {seen.slots} slots are free"
+
+
 def _held(seen: Seen) -> str:
     if seen.slots == 1:
-        return "the one slot is busy" if seen.active else "the one slot is free"
+        return "the one slot is busy"
     if seen.active >= seen.slots:
         return "both slots are busy" if seen.slots == 2 else f"{seen.active} of {seen.slots} slots are busy"
     return f"{seen.active} of {seen.slots} slots {'is' if seen.active == 1 else 'are'} busy"

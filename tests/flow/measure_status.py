@@ -45,7 +45,7 @@ def _asker() -> Asker:
         trouble=lambda: None,
         retry_after_s=lambda: 1.0,
     )
-    return Asker("anonymous", "headgate-simulated", True, reply)
+    return Asker("anonymous", "headgate-simulated", True, 200, reply)
 
 
 def least_us(look: Callable[[], object]) -> float:

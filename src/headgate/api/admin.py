@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from headgate.api.auth import Keys
+from headgate.api.auth import Keys, require_same_origin
 from headgate.errors import Reason, Refusal
 
 
@@ -27,7 +25,7 @@ def router(keys: Keys, restart: Callable[[str], str]) -> APIRouter:
     @routes.post("/engines/{name}/restart", summary="Start an engine anew", status_code=202)
     async def restart_engine(request: Request, name: str) -> Asked:
         """Also for one that was given up on (`failed`). What runs on it is cut off."""
-        _same_origin(request)
+        require_same_origin(request.scope["headers"])
         keys.require_admin(request.scope["headers"])
         try:
             state = restart(name)
@@ -36,16 +34,3 @@ def router(keys: Keys, restart: Callable[[str], str]) -> APIRouter:
         return Asked(engine=name, state=state)
 
     return routes
-
-
-def _same_origin(request: Request) -> None:
-    """A browser that was lured here says where it comes from; other clients send no Origin."""
-    origin: Any = request.headers.get("origin")
-    if origin is None:
-        return
-    try:
-        site = urlsplit(origin).netloc
-    except ValueError:
-        site = ""
-    if site != request.headers.get("host"):
-        raise Refusal(Reason.FORBIDDEN, "This request comes from another site.")

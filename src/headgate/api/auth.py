@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from headgate.errors import Reason, Refusal
 
@@ -57,6 +58,24 @@ class Keys:
         if self.api_key is not None and _same(given, self.api_key):
             raise Refusal(Reason.FORBIDDEN, "This key may not use the admin endpoints.")
         raise _missing(given)
+
+
+def require_same_origin(headers: Headers) -> None:
+    """A browser that was lured here says where it comes from; other clients send no Origin.
+
+    Raises:
+        Refusal: ``forbidden``, where that is another site.
+    """
+    named = dict(headers)
+    origin = named.get(b"origin")
+    if origin is None:
+        return
+    try:
+        site = urlsplit(origin).netloc
+    except ValueError:
+        site = b""
+    if site != named.get(b"host"):
+        raise Refusal(Reason.FORBIDDEN, "This request comes from another site.")
 
 
 def presented(headers: Headers) -> bytes:

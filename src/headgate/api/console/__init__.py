@@ -1,0 +1,88 @@
+"""The page at ``/``: how it stands, live, for a person with a browser.
+
+HTML, style and scripts are files of their own here, put into one answer at the start: nothing is built, and nothing
+comes from elsewhere. The answer's policy allows these very bytes and no others, no connection but to this gateway, and
+no text that becomes markup. What the page shows it takes from ``/status/events``; ``burst`` is the one thing that it
+can do and other clients need not.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from importlib import resources
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from headgate.api.auth import Keys
+from headgate.errors import Refusal
+
+SCRIPTS = ("words.js", "page.js", "plots.js", "gate.js", "engines.js", "try.js", "main.js")
+"""In this order: one module, so that none of their names is anybody else's."""
+
+
+_KEY_WANTED = "This gateway shows itself to those who have a key: any user name, the key as the password.\n"
+_CHALLENGE = {"www-authenticate": 'Basic realm="headgate"'}
+
+
+class Page:
+    """The page's bytes, and the headers that they go with."""
+
+    def __init__(self, version: str) -> None:
+        style = _read("page.css")
+        script = "".join(_read(name) for name in SCRIPTS)
+        page = _read("page.html").replace("{version}", html.escape(version))
+        self.body = page.replace("{style}", style).replace("{script}", script).encode()
+        self.etag = f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
+        self.headers = {
+            "content-security-policy": "; ".join(
+                (
+                    "default-src 'none'",
+                    f"script-src {_hash(script)}",
+                    f"style-src {_hash(style)}",
+                    "connect-src 'self'",
+                    "img-src data:",  # the icon
+                    "base-uri 'none'",
+                    "form-action 'none'",
+                    "frame-ancestors 'none'",
+                    "require-trusted-types-for 'script'",
+                    "trusted-types 'none'",
+                )
+            ),
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cross-origin-opener-policy": "same-origin",
+            "cross-origin-resource-policy": "same-origin",
+            "permissions-policy": "camera=(), geolocation=(), microphone=()",
+            "cache-control": "no-cache",
+            "etag": self.etag,
+        }
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def router(keys: Keys, version: str, *, closed: bool) -> APIRouter:
+    """The route. ``closed``: it needs a key, which a browser asks its user for."""
+    page = Page(version)
+    routes = APIRouter()
+
+    @routes.api_route("/", methods=["GET", "HEAD"], include_in_schema=False, response_class=Response)
+    async def root(request: Request) -> Response:
+        if closed:
+            try:
+                keys.require_any(request.scope["headers"])
+            except Refusal as refusal:
+                return Response(_KEY_WANTED, 401, {**_CHALLENGE, "x-headgate-reason": refusal.reason}, "text/plain")
+        if page.etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=page.headers)
+        return Response(page.body, media_type="text/html", headers=page.headers)
+
+    return routes
