@@ -99,17 +99,24 @@ def break_streams(gate: Gateway) -> None:
     httpx.post(f"{url}/simulator/faults", json=fault, trust_env=False).raise_for_status()
 
 
-def kill_engine(gate: Gateway) -> None:
-    """The engine's process is gone; it is started again."""
-    before = gate.status()["engines"][0]["pid"]
-    os.kill(before, signal.SIGKILL)
-    wait_until(lambda: gate.status()["engines"][0]["starts"].get("crash"), "the engine is started again")
+def crash_engine(gate: Gateway, asked: Prometheus) -> None:
+    """The engine dies until Prometheus has seen it down; the first times it is up again within a second or two."""
+
+    def seen_down() -> bool:
+        if asked.query('max_over_time(api_engine_state{state="backoff"}[1m]) == 1'):
+            return True
+        (engine,) = gate.status()["engines"]
+        if engine["state"] == "ready":
+            os.kill(engine["pid"], signal.SIGKILL)
+        return False
+
+    wait_until(seen_down, "Prometheus has seen the engine down")
 
 
 @pytest.fixture(scope="package")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A gateway with an engine of its own, GPUs, prices and objectives, asked for more than it can do, while Prometheus
-    looks every half second; its engine crashes once and breaks some streams.
+    looks every second; its engine crashes once and breaks some streams.
     """
     folder: Path = tmp_path_factory.mktemp("house")
     gpus = standin(folder).gpu(0).gpu(1, utilization=12)
@@ -128,8 +135,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         load = Load(gate, gpus)
         load.start()
         stack.callback(load.stop)
-        asked.until("sum(rate(api_tokens_total[3s])) > 0")
+        asked.until("sum(rate(api_tokens_total[5s])) > 0")
         break_streams(gate)
-        kill_engine(gate)
-        asked.until('api_engine_state{state="ready"} == 1')
+        crash_engine(gate, asked)
+        gate.until_ready()
         yield House(gate, asked, gpus, began)

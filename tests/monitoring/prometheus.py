@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CONFIGURED = ROOT / "monitoring" / "prometheus"
-PACE = "500ms"
+PACE = "1s"
 """Between two scrapes, and between two evaluations of the rules."""
 
 Sample = dict[str, Any]
@@ -74,8 +74,10 @@ class Prometheus:
 
 
 def hurried_rules(folder: Path) -> Path:
-    """The committed rules in ``folder``, where an alert need not last to fire, and all groups are evaluated often."""
-    rules = yaml.safe_load((CONFIGURED / "rules" / "headgate.yml").read_text())
+    """The committed rules in ``folder``, in a hurry: where they look back five minutes they look back ten seconds, and an
+    alert need not last to fire.
+    """
+    rules = yaml.safe_load((CONFIGURED / "rules" / "headgate.yml").read_text().replace("[5m]", "[10s]"))
     for group in rules["groups"]:
         group.pop("interval", None)
         for rule in group["rules"]:

@@ -267,7 +267,7 @@ BOARD = Board(
         Section(
             "Engines",
             [
-                Row(8, [(16, engine_states()), (8, STARTS_BY_CAUSE)]),
+                Row(6, [(16, engine_states()), (8, STARTS_BY_CAUSE)]),
                 Row(8, [(8, TRIES_BY_OUTCOME), (8, SLOTS_HELD), (8, HOW_LONG_A_START_TAKES)]),
                 Row(7, [(12, TOKENS_MADE_BY_ENGINE), (12, ASLEEP)]),
             ],
@@ -276,7 +276,7 @@ BOARD = Board(
             "Cost",
             [
                 Row(8, [(8, DOLLARS_AN_HOUR), (8, DOLLARS_PER_MILLION_TOKENS), (8, JOULES_PER_TOKEN)]),
-                Row(8, [(24, KEYS)]),
+                Row(6, [(24, KEYS)]),
             ],
         ),
     ],
