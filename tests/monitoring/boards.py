@@ -21,6 +21,7 @@ class Asked:
 
     Args:
         panel: the panel's title, or what else asks.
+        named_by: the labels that its series are named by.
         at_end: only its value at the end is asked for.
     """
 
@@ -28,6 +29,7 @@ class Asked:
     panel: str
     ref: str
     expr: str
+    named_by: tuple[str, ...] = ()
     at_end: bool = False
 
     def __str__(self) -> str:
@@ -51,9 +53,15 @@ def queries() -> Iterator[Asked]:
         read = board(name)
         for panel in panels(read):
             for target in panel["targets"]:
-                yield Asked(name, panel["title"], target["refId"], target["expr"], target["instant"])
+                labels = _labels(target.get("legendFormat", ""))
+                yield Asked(name, panel["title"], target["refId"], target["expr"], labels, target["instant"])
         for annotation in read["annotations"]["list"]:
-            yield Asked(name, f"annotation {annotation['name']}", "Anno", annotation["target"]["expr"])
+            labels = _labels(annotation["titleFormat"] + annotation["textFormat"])
+            yield Asked(name, f"annotation {annotation['name']}", "Anno", annotation["target"]["expr"], labels)
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\{\{(\w+)\}\}", text))
 
 
 def variables(of: Json) -> dict[str, Json]:

@@ -40,14 +40,14 @@ def shown(house: House, expr: str, chosen: Mapping[str, Sequence[str]]) -> str:
 
 
 def seen(house: House, query: Asked, chosen: Mapping[str, Sequence[str]]) -> list[float]:
-    """The numbers that a panel would draw now."""
+    """The numbers that a panel would draw now, of the series that it can name."""
     expr = shown(house, query.expr, chosen)
     if query.at_end:
-        values = [row["value"][1] for row in house.asked.query(expr)]
+        rows = [{**row, "values": [row["value"]]} for row in house.asked.query(expr)]
     else:
-        series = house.asked.range(expr, house.began, time.time(), STEP_S)
-        values = [value for row in series for _, value in row["values"]]
-    return [number for number in map(float, values) if math.isfinite(number)]
+        rows = house.asked.range(expr, house.began, time.time(), STEP_S)
+    named = [row for row in rows if all(row["metric"].get(label) for label in query.named_by)]
+    return [number for row in named for _, value in row["values"] if math.isfinite(number := float(value))]
 
 
 def until_seen(house: House, query: Asked, chosen: Mapping[str, Sequence[str]]) -> None:
@@ -55,7 +55,7 @@ def until_seen(house: House, query: Asked, chosen: Mapping[str, Sequence[str]]) 
 
     def look() -> bool:
         found = seen(house, query, chosen)
-        return any(found) if (query.board, query.panel, query.ref) not in MAY_BE_ZERO else bool(found)
+        return bool(found) if (query.board, query.panel, query.ref) in MAY_BE_ZERO else any(found)
 
     wait_until(look, f"{query} has something to show: {query.expr}")
 
