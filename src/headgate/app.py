@@ -40,7 +40,7 @@ from headgate.charges import Charges
 from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow, Limits
-from headgate.gate import Bin, Gate, Ledger, emptiest
+from headgate.gate import Bin, Gate, Ledger, emptiest, make_order
 from headgate.picture import Picture
 from headgate.pool.history import History
 from headgate.pool.launchers import Launch
@@ -50,6 +50,7 @@ from headgate.pool.launchers.vllm import VllmLauncher, find_executable
 from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
+from headgate.sizing import Sizing
 from headgate.telemetry import logs
 from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
@@ -115,6 +116,7 @@ class Gateway:
                 queue_timeout_s=settings.queue_timeout_s,
                 wake_timeout_s=settings.wake_timeout_s,
                 choose=self._choose,
+                order=make_order(settings.queue_order),
             ),
             clock=self._clock,
         )
@@ -138,6 +140,7 @@ class Gateway:
             settings.slo_itl_ms / 1e3 if settings.slo_itl_ms is not None else None,
             settings.slo_latency_s,
         )
+        self._sizing = Sizing(self.pool, self._gate, objectives) if settings.max_active is None else None
         charges = self._charges()
         self._flow = Flow(
             self._gate,
@@ -171,6 +174,8 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._loop.call_later(1.0, self._tick)
         self.metrics.watch(self._picture.states)
+        if self._sizing is not None:
+            self.metrics.watch(self._sizing.states)
         self.metrics.watch(self.gpus.states)
         if charges is not None:
             self.metrics.watch(charges.states)
@@ -183,6 +188,7 @@ class Gateway:
             final_event=settings.final_event,
             default_model=lambda: self.engines.default_model,
             clock=self._clock,
+            trusted_proxies=settings.trusted_proxies,
         )
         views = operations.Views(
             self._picture.ready,
@@ -236,6 +242,9 @@ class Gateway:
 
     def _tick(self) -> None:
         self._loop.call_later(1.0, self._tick)
+        if self._sizing is not None:
+            self._sizing.tick(self._clock())
+        self._flow.tell_places()
         self._picture.tick(time.time())
         if self._viewers:
             self._viewers.publish(events.event(self._picture.status_with_point()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import msgspec
 
 from headgate import openai
 from headgate.errors import Reason, Refusal
-from headgate.gate import Gate, Lease
+from headgate.gate import Claim, Estimate, Gate, Lease
 from headgate.openai import Asked
 from headgate.relay.reply import Ending, EngineBroke, Plan, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable, Upstream
@@ -29,6 +30,15 @@ from headgate.telemetry.metrics import OTHER, Metrics
 from headgate.telemetry.slo import LEFT, OK, Objectives, judge
 
 log = logging.getLogger(__name__)
+
+PLACES_TOLD = 1000
+"""Who stands further behind in the line is told its place when it has moved up so far."""
+
+
+def priority(rank: int) -> str:
+    """The word for a rank, for labels."""
+    return "normal" if not rank else "high" if rank < 0 else "low"
+
 
 BATCH_MOST = 1024
 """A caller may ask for two thousand million sequences, and is refused by the engine; the sum shouldn't remember it."""
@@ -48,6 +58,10 @@ class Call(msgspec.Struct):
         arrived: by the flow's clock.
         gated: whether it takes slots.
         can_ask_usage: whether this API knows ``stream_options``.
+        user: which of the key's users, as far as that is known.
+        rank: its priority: 0 normal, below 0 sooner, above 0 later.
+        deadline_s: how long it may wait for a slot before it is of no use.
+        tells_place: the client wants to be told its place in the line while it waits.
     """
 
     route: str
@@ -61,6 +75,10 @@ class Call(msgspec.Struct):
     arrived: float
     gated: bool = True
     can_ask_usage: bool = False
+    user: str = ""
+    rank: int = 0
+    deadline_s: float = math.inf
+    tells_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,7 @@ class Engines(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds; ``side_calls`` is how many calls without a slot may run at once; ``slo`` is only counted."""
+    """Times in seconds. ``side_calls`` is how many calls without a slot may run at once, ``slo`` what is good."""
 
     request_timeout_s: float
     status_hold_s: float
@@ -110,13 +128,17 @@ class Limits:
 
 
 class Asker(msgspec.Struct):
-    """Who waits in the line or holds slots, as far as others are shown it. The gate keeps it with the ticket."""
+    """Who waits in the line or holds slots, as far as others are shown it. The gate keeps it with the ticket.
+
+    ``tells_place``: it is told its place while it waits.
+    """
 
     key: str
     model: str
     streamed: bool
     max_tokens: int | None
     reply: Reply
+    tells_place: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +149,7 @@ class _Life:
     engine_request_id: str = ""
     queued_since: float | None = None
     failures: int = 0
+    lease: Lease | None = None
 
     @property
     def example(self) -> tuple[str, str]:
@@ -174,6 +197,7 @@ class Flow:
         self._running: dict[Reply, str] = {}
         self._relayed: dict[str, int] = {}
         self._tokens_of_whole = 0
+        self._estimate = Estimate()
 
     @property
     def request_timeout_s(self) -> float:
@@ -201,6 +225,16 @@ class Flow:
         for reply in self._running:
             reply.count()
 
+    def tell_places(self) -> None:
+        """Tell those who wait and asked for it where they stand; to be called about once a second."""
+        if not self._gate.waiting:
+            return
+        line, _ = self._gate.outlook(PLACES_TOLD)
+        for position, waiter in enumerate(line, 1):
+            if isinstance(waiter.who, Asker) and waiter.who.tells_place:
+                eta = "" if waiter.eta_s is None else f" eta_s={waiter.eta_s:.0f}"
+                waiter.who.reply.comment(f"queued position={position}{eta}")
+
     def cut_all(self, refusal: Refusal) -> int:
         """End every answer under way with ``refusal``; how many there were."""
         running = list(self._running)
@@ -219,6 +253,12 @@ class Flow:
         model = model_asked if known else OTHER
         life = _Life()
         ttft = self._metrics.ttft.at((model,))
+
+        def first(ttft_s: float) -> None:
+            if life.lease is not None:
+                life.lease.first_token()
+            ttft.observe_example(ttft_s, *life.example, time.time())
+
         reply = Reply(
             sink,
             call.plan,
@@ -226,7 +266,7 @@ class Flow:
             clock=self._clock,
             arrived=call.arrived,
             headers=[(b"x-request-id", call.request_id.encode("latin-1"))],
-            first=lambda ttft_s: ttft.observe_example(ttft_s, *life.example, time.time()),
+            first=first,
             gap=self._metrics.inter_token.at((model,)).observe,
             trouble=lambda: self._engines.suspect(life.engine),
             retry_after_s=lambda: self._engines.eta_s() or 1.0,
@@ -255,7 +295,7 @@ class Flow:
         self, call: Call, reply: Reply, model: str, refusal: Refusal, refuse: Callable[[Refusal], int]
     ) -> Ending:
         if not reply.committed:
-            self._metrics.refusals.add((refusal.reason, "normal", model, call.key))
+            self._metrics.refusals.add((refusal.reason, priority(call.rank), model, call.key))
         if reply.started:
             return reply.tell_late(refusal)
         return Ending(refuse(refusal), refusal.reason, refusal.message)
@@ -264,19 +304,25 @@ class Flow:
 
     async def _gated(self, call: Call, reply: Reply, life: _Life, model: str) -> Ending:
         lease: Lease | None = None
-        who = Asker(call.key, model, call.plan.streamed, call.asked.max_tokens, reply)
+        tells = call.tells_place and call.plan.streamed
+        who = Asker(call.key, model, call.plan.streamed, call.asked.max_tokens, reply, tells)
+        claim = self._claim(call)
         while True:
             life.queued_since = self._clock()
-            free = self._gate.acquire_nowait(weight=call.asked.sequences, who=who) if lease is None else None
+            free = (
+                self._gate.acquire_nowait(weight=call.asked.sequences, claim=claim, who=who) if lease is None else None
+            )
             lease = free or await self._gate.acquire(
                 weight=call.asked.sequences,
                 size_bytes=len(call.body),
                 request_timeout_s=self._time_left(call, lease),
                 after=lease,
+                claim=claim,
                 who=who,
             )
             self._leave_line(life, "granted")
             life.engine = lease.engine
+            life.lease = lease
             reply.queue_s = lease.waited_s + lease.waking_s
             reply.headers[1:] = [
                 (b"x-headgate-queue-ms", b"%.1f" % (reply.queue_s * 1e3)),
@@ -297,6 +343,24 @@ class Flow:
                     raise Refusal(
                         Reason.ENGINE_FAILED, f"Two engines died at this request; the last, {broke}."
                     ) from None
+
+    def _claim(self, call: Call) -> Claim:
+        """What its place in the line depends on."""
+        slo = self._limits.slo
+        within_s = math.inf
+        if call.plan.streamed and slo.ttft_s is not None:
+            within_s = slo.ttft_s
+        if slo.latency_s is not None:
+            within_s = min(within_s, max(slo.latency_s - self._gate.hold_s(), 0.0))
+        asked = call.asked
+        return Claim(
+            key=call.key,
+            user=call.user,
+            rank=call.rank,
+            tokens=self._estimate.tokens(call.key, len(call.body), asked.max_tokens, asked.sequences),
+            within_s=min(within_s, call.deadline_s),
+            deadline_s=call.deadline_s,
+        )
 
     async def _exchange(self, call: Call, reply: Reply, life: _Life, slot: Slot, timeout_s: float) -> Ending:
         """Ask the life's engine; the slot goes back when its answer's body is closed, or here at the latest.
@@ -410,6 +474,10 @@ class Flow:
             metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
         if first is not None and ending.status < 400:
             metrics.latency.at((call.route, model)).observe_example(now - call.arrived, *life.example, time.time())
+        if life.lease is not None and first is not None:
+            prompt = told.prompt_tokens
+            self._estimate.learn(call.key, len(call.body), prompt, completion, call.asked.sequences)
+            self._gate.settle(life.lease, (prompt or len(call.body) / 4) + completion)
         if call.gated:
             verdict = judge(
                 self._limits.slo,

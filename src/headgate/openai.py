@@ -44,6 +44,7 @@ class _Body(msgspec.Struct):
     n: _Positive | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
     prompt: msgspec.Raw = _ABSENT
     input: msgspec.Raw = _ABSENT
     messages: msgspec.Raw = _ABSENT
@@ -60,6 +61,8 @@ _body = msgspec.json.Decoder(_Body)
 _generate = msgspec.json.Decoder(_Generate)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _dict = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TASK = re.compile(rb'"content"\s*:\s*"### Task:\\n')
+"""How the prompts begin that Open WebUI makes by itself (title, tags, follow-ups), beside a person's question."""
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _MISSING = re.compile(r"missing required field `(.*)`")
 
@@ -74,6 +77,7 @@ class Asked(msgspec.Struct, frozen=True):
         sequences: how many sequences the engine will make of it (``n`` × prompts), at least 1.
         has_stream_options: whether the body has ``stream_options`` already.
         max_tokens: how many tokens a sequence may have at most, where the caller said so.
+        in_background: nobody waits for it: a user interface asks for a title, tags or the like.
     """
 
     model: str
@@ -82,6 +86,7 @@ class Asked(msgspec.Struct, frozen=True):
     sequences: int = 1
     has_stream_options: bool = False
     max_tokens: int | None = None
+    in_background: bool = False
 
 
 def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
@@ -123,7 +128,8 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         include_usage=options is not None and bool(options.include_usage),
         sequences=prompts * (fields.n or 1),
         has_stream_options=options is not None,
-        max_tokens=fields.max_completion_tokens or fields.max_tokens,
+        max_tokens=fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens,
+        in_background=not fields.stream and _TASK.search(fields.messages) is not None,
     )
 
 

@@ -7,6 +7,7 @@ values. docs/configuration.md is checked against this file by a test.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -72,6 +73,18 @@ def _level(value: str) -> str:
     return value.lower()
 
 
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+    except ValueError:
+        raise ValueError("addresses or networks, comma-separated, such as 10.0.0.0/8") from None
+
+
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None
@@ -108,14 +121,17 @@ class Settings(BaseSettings):
     )
     max_active: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_auto_or_number)] = Field(
         None,
-        description="Slots per engine: a number, or `auto`: the engine's own max-num-seqs, capped by what its KV "
-        "cache holds; 8 where neither is known.",
+        description="Slots per engine: a number, or `auto`: as many as serve best under SLO_*, found while it runs, "
+        "from the engine's own max-num-seqs down; 8 where that is not known.",
     )
     queue_mode: Literal["queue", "reject"] = Field("queue", description="`queue` waits for a slot, `reject` refuses.")
     queue_max: int = Field(64, ge=0, le=10_000_000, description="How many may wait.")
     queue_max_bytes: Bytes = Field(256 * 1024**2, description="How many bytes those who wait may keep in memory.")
     queue_timeout_s: Seconds = Field(30.0, description="Longest wait for a slot.")
-    queue_order: Literal["fifo"] = Field("fifo", description="Who is next: `fifo`, first come, first served.")
+    queue_order: Literal["fifo", "priority", "fair"] = Field(
+        "fair",
+        description="Who is next: `fifo`; `priority`, with age; `fair`, by shares of tokens too.",
+    )
     request_timeout_s: Seconds = Field(300.0, description="Longest a whole request may take, waking excluded.")
     wake_timeout_s: Seconds = Field(300.0, description="Longest wait for an engine to become ready.")
     drain_timeout_s: Seconds = Field(30.0, description="Longest a shutdown waits for what runs and waits.")
@@ -136,6 +152,9 @@ class Settings(BaseSettings):
     admin_key: str | None = Field(
         None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False
     )
+    trusted_proxies: Annotated[
+        tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], BeforeValidator(_networks)
+    ] = Field((), description="Addresses or networks whose word on users and priority counts without a key.")
     ops_auth: Literal["open", "key"] = Field("open", description="`key` closes the page, /metrics, /status, /engines.")
     slo_ttft_s: MaybeSeconds = Field(
         1.0, description="A good stream's first event comes within so long of its request's arrival, or `off`."

@@ -6,12 +6,26 @@ Hypothesis looks for the odd case and shrinks it; this goes far. A seed gives th
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from headgate.gate.entries import Claim
+from headgate.gate.fair import Fair
+from headgate.gate.ordering import Fifo, Order
+from headgate.gate.priority import Priority
+from headgate.gate.timely import Timely
 from tests.gate.model import Rig, Rules
+
+ORDERS: dict[str, Callable[[], Order]] = {
+    "fifo": Fifo,
+    "fair": Fair,
+    "priority": lambda: Priority(Fifo, age_s=2.0),
+    "timely": lambda: Timely(lambda: Priority(Fair, age_s=2.0)),
+}
 
 
 @dataclass
@@ -55,17 +69,32 @@ def _some_rules(dice: random.Random) -> Rules:
         queue_max_bytes=dice.choice([100, 1000, 10**6]),
         queue_timeout_s=dice.choice([0.5, 4.0, 30.0]),
         wake_timeout_s=dice.choice([0.5, 8.0, 60.0]),
+        order=dice.choice(list(ORDERS.values())),
+    )
+
+
+def _some_claim(dice: random.Random) -> Claim:
+    key = dice.choice("abc")
+    return Claim(
+        key=key,
+        user=dice.choice(["", "u", "v"]),
+        share=2.0 if key == "b" else 1.0,
+        rank=dice.choice([-1, 0, 0, 1]),
+        tokens=dice.choice([1.0, 4.0, 64.0]),
+        within_s=dice.choice([0.25, 1.0, math.inf]),
+        deadline_s=dice.choice([0.5, math.inf, math.inf, math.inf]),
     )
 
 
 def _step(rig: Rig, dice: random.Random, *, last: bool) -> None:
     nth = dice.randrange(1000)
-    match dice.choices(range(8), weights=[40, 25, 4, 1, 20, 6, 1, 1])[0]:
+    match dice.choices(range(9), weights=[40, 25, 4, 1, 20, 6, 1, 1, 6])[0]:
         case 0:
             rig.offer(
                 dice.choice([1, 1, 1, 2, 3, 9]),
                 dice.choice([0, 1, 10, 60]),
                 dice.choice([0.0, 1.0, 3.0, 300.0]),
+                _some_claim(dice),
             )
         case 1 if rig.line or rig.running:
             rig.leave(nth)
@@ -81,6 +110,8 @@ def _step(rig: Rig, dice: random.Random, *, last: bool) -> None:
             rig.close(dice.choice([0.0, 5.0]))
         case 7 if last and rig.draining:
             rig.evict()
+        case 8 if rig.running or rig.ended:
+            rig.settle(nth, dice.choice([0.0, 2.0, 100.0]))
 
 
 def main() -> None:

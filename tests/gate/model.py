@@ -2,7 +2,8 @@
 
 The model keeps lists, adds up each waiter's time by hand and looks at everything every time. It leaves open
 what the ledger may choose (the engine of a grant, the order of refusals at one moment) and checks that the
-choice was allowed. Both the Hypothesis machine and the long drive use it. Times are multiples of 1/8 s, so
+choice was allowed. Who is next it asks of a second order that is told the same; orders have tests of their own
+(``test_orders``). Both the Hypothesis machine and the long drive use it. Times are multiples of 1/8 s, so
 that sums are exact.
 """
 
@@ -16,12 +17,15 @@ import pytest
 
 from headgate.errors import Reason
 from headgate.gate import Ledger, LedgerError
+from headgate.gate.entries import NOBODY, Claim
+from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Granted, Refused, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from headgate.gate.entries import Ticket
+    from headgate.gate.ordering import Order
     from headgate.gate.outcomes import Decision
 
 
@@ -34,6 +38,7 @@ class Rules:
     queue_max_bytes: int
     queue_timeout_s: float
     wake_timeout_s: float
+    order: Callable[[], Order] = Fifo
 
 
 @dataclass(eq=False)
@@ -52,6 +57,9 @@ class Request:
 
     def overdue(self, rules: Rules) -> Reason | None:
         queue_left_s = rules.queue_timeout_s - self.queue_s
+        own_left_s = self.ticket.claim.deadline_s - self.queue_s
+        if own_left_s <= 0 and own_left_s < min(queue_left_s, self.request_left_s):
+            return Reason.WAIT_TOO_LONG
         if min(queue_left_s, self.request_left_s) <= 0:
             return Reason.QUEUE_TIMEOUT if queue_left_s <= self.request_left_s else Reason.REQUEST_TIMEOUT
         return Reason.ENGINE_UNAVAILABLE if self.wake_s >= rules.wake_timeout_s else None
@@ -80,19 +88,27 @@ class Rig:
             queue_max_bytes=rules.queue_max_bytes,
             queue_timeout_s=rules.queue_timeout_s,
             wake_timeout_s=rules.wake_timeout_s,
+            order=rules.order(),
         )
+        self.mirror = rules.order()
+        self.stale = False
 
     # What a caller can do.
 
-    def offer(self, weight: int, size_bytes: int, request_timeout_s: float) -> None:
+    def offer(self, weight: int, size_bytes: int, request_timeout_s: float, claim: Claim = NOBODY) -> None:
+        self._catch_up()
         fits = self.ledger.fits(weight)
         request = Request(weight, size_bytes, request_timeout_s, False, 0.0, 0.0)
-        decision = self.ledger.offer(self.now, weight, size_bytes, request_timeout_s, who=request)
-        assert fits == isinstance(decision, Granted)
+        decision = self.ledger.offer(self.now, weight, size_bytes, request_timeout_s, claim=claim, who=request)
+        assert isinstance(decision, Granted) or not fits
         self._offered(request, decision)
+        self._catch_up()
 
     def come_back(self, nth: int, request_timeout_s: float) -> None:
         """A running one's engine died: it goes to the head of the line, then gives its slots back."""
+        self._catch_up()
+        if not self.running:
+            return
         old = self.running[nth % len(self.running)]
         again = Request(old.weight, old.size_bytes, request_timeout_s, True, old.queue_s, old.wake_s)
         decision = self.ledger.offer(
@@ -100,12 +116,14 @@ class Rig:
             old.weight,
             old.size_bytes,
             request_timeout_s,
+            claim=old.ticket.claim,
             front=True,
             waited_s=old.queue_s,
             waking_s=old.wake_s,
             who=again,
         )
         self._offered(again, decision)
+        self._catch_up()
         self._end(old, self.running)
 
     def leave(self, nth: int) -> None:
@@ -129,7 +147,22 @@ class Rig:
                 request.request_left_s -= seconds
             else:
                 request.wake_s += seconds
+        self.stale = self.stale or bool(seconds)
         if tick:
+            self._verdicts(self.ledger.tick(self.now))
+
+    def settle(self, nth: int, tokens: float) -> None:
+        """What a request took is known: while it holds its slots, or when it has ended."""
+        ticket = [*[each.ticket for each in self.running], *self.ended][nth % (len(self.running) + len(self.ended))]
+        charged = ticket.tokens
+        self.ledger.settle(ticket, tokens)
+        ticket.tokens = charged
+        self.mirror.settle(ticket, tokens)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """As the gate does before an offer and after it: time and newcomers can change who is next."""
+        if self.rules.order is not Fifo and self.line:
             self._verdicts(self.ledger.tick(self.now))
 
     def close(self, limit_s: float) -> None:
@@ -148,7 +181,8 @@ class Rig:
         held = self._held()
         at_work = [engine for engine, slots in self.slots.items() if slots or held.get(engine)]
         seen = self.ledger.statistics(self.now)
-        assert not self.line or not self._engines_with_room(self.line[0]), "room, and the head of the line waits"
+        head = None if self.stale else self._head()  # to ask is to look at the time, which the ledger hasn't done
+        assert head is None or not self._engines_with_room(head), "room, and the head waits"
         assert seen.slots == sum(self.slots.values())
         assert seen.active == sum(held.values())
         assert seen.slots_by_engine == {engine: self.slots[engine] for engine in at_work}
@@ -169,9 +203,9 @@ class Rig:
         ]
         assert [each.who for each in self.ledger.held(self.now, 2)] == self.running[-2:]
         line, newcomer_s = self.ledger.outlook(self.now, 1000)
-        assert [(each.number, each.who, each.waited_s) for each in line] == [
-            (each.ticket.number, each, each.queue_s + each.wake_s) for each in self.line
-        ]
+        waited = {each.ticket.number: (each, each.queue_s + each.wake_s) for each in self.line}
+        assert {each.number: (each.who, each.waited_s) for each in line} == waited
+        assert self.rules.order is not Fifo or [each.who for each in line] == self.line
         first_two, _ = self.ledger.outlook(self.now, 2)
         assert first_two == line[:2]
         etas = [each.eta_s for each in line] + ([] if self.draining else [newcomer_s])
@@ -182,32 +216,81 @@ class Rig:
         assert all(each.who is None for each in self.ended), "a caller is kept beyond its end"
 
     def _offered(self, request: Request, decision: Decision) -> None:
-        request.ticket = decision.ticket
-        place = sum(each.front for each in self.line) if request.front else len(self.line)
-        reason = self._reason_against(request, place)
-        if reason is not None:
-            assert isinstance(decision, Refused), f"{decision} instead of {reason}"
-            assert decision.reason is reason
-            self._refused(decision)
-        elif place == 0 and self._engines_with_room(request):
+        ticket = request.ticket = decision.ticket
+        alone = not self.line
+        closed = self.draining and not (request.front and self._ready() and not self.evicted)
+        if not closed:
+            if alone and self._engines_with_room(request):
+                if not request.front:
+                    self.mirror.serve(ticket)
+            else:
+                self.mirror.push(ticket, front=request.front)
+        first = alone or self.mirror.head(self._queue_now()) is ticket
+        if closed:
+            self._was_refused(decision, Reason.DRAINING)
+        elif first and self._engines_with_room(request):
             assert isinstance(decision, Granted), f"{decision} though there is room"
+            if not alone:
+                self.mirror.take(ticket)
             self._grant(request, decision)
-        else:
+        elif request.front or (reason := self._reason_against(request)) is None:
             assert isinstance(decision, Waiting), f"{decision} instead of a place in the line"
-            assert decision.position == place + 1
-            self.line.insert(place, request)
+            self._displaced(decision, request)
+            self.line.insert(sum(each.front for each in self.line) if request.front else len(self.line), request)
+        else:
+            self.mirror.remove(ticket)
+            self._was_refused(decision, reason)
 
-    def _reason_against(self, request: Request, place: int) -> Reason | None:
-        if self.draining and not (request.front and self._ready() and not self.evicted):
-            return Reason.DRAINING
-        if request.front or (place == 0 and self._engines_with_room(request)):
-            return None
+    def _was_refused(self, decision: Decision, reason: Reason) -> None:
+        assert isinstance(decision, Refused), f"{decision} instead of {reason}"
+        assert decision.reason is reason
+        self._refused(decision)
+
+    def _displaced(self, decision: Waiting, request: Request) -> None:
+        """Somebody left a full line for the newcomer, and it was the one that the order names."""
+        if request.front or not self._is_full(request):
+            assert decision.displaced is None
+            return
+        refused = decision.displaced
+        assert refused is not None
+        assert refused.reason is Reason.WAIT_TOO_LONG
+        assert refused.ticket is self.mirror.last()
+        self.mirror.remove(refused.ticket)
+        self.line.remove(next(each for each in self.line if each.ticket is refused.ticket))
+        self._refused(refused)
+
+    def _is_full(self, request: Request) -> bool:
+        bytes_after = sum(each.size_bytes for each in self.line) + request.size_bytes
+        return len(self.line) >= self.rules.queue_max or bytes_after > self.rules.queue_max_bytes
+
+    def _reason_against(self, request: Request) -> Reason | None:
+        """Why a newcomer that stands in the mirror can't stay."""
         if self.rules.mode == "reject" and self._ready():
             return Reason.SLOTS_BUSY
-        bytes_after = sum(each.size_bytes for each in self.line) + request.size_bytes
-        if len(self.line) >= self.rules.queue_max or bytes_after > self.rules.queue_max_bytes:
-            return Reason.QUEUE_FULL
+        if self._is_full(request):
+            bytes_over = sum(each.size_bytes for each in self.line) + request.size_bytes - self.rules.queue_max_bytes
+            loser = self.mirror.last()
+            if loser in (None, request.ticket) or not self.rules.queue_max or loser.size_bytes < bytes_over:
+                return Reason.QUEUE_FULL
+            return None
+        forecast = self.ledger._forecast
+        if self._ready() and forecast.is_sure and not self._hopeful(request.ticket):
+            return Reason.WAIT_TOO_LONG
         return None
+
+    def _hopeful(self, ticket: Ticket) -> bool:
+        """Whether even a hopeful forecast says that the promise can be kept. The forecast itself is tested alone."""
+        forecast, slots = self.ledger._forecast, self.ledger._slots
+        slot_s = forecast.slot_s(self.now, slots.last_total, slots.holders)
+        promise_s = min(self.rules.queue_timeout_s, ticket.claim.deadline_s)
+        return forecast.hopeful_s(self.mirror.before(ticket), slot_s) <= promise_s
+
+    def _queue_now(self) -> float:
+        return self.ledger._deadlines.clocks(self.now)[0]
+
+    def _head(self) -> Request | None:
+        ticket = self.mirror.head(self._queue_now())
+        return next((each for each in self.line if each.ticket is ticket), None)
 
     def _verdicts(self, verdicts: Iterable[Granted | Refused]) -> None:
         """Check a call's verdicts: every refusal was due, every grant went to the head, none was left out."""
@@ -217,13 +300,16 @@ class Rig:
                 over = self.evicted or (self.draining and not self._ready())
                 assert verdict.reason is (Reason.DRAINING if over else request.overdue(self.rules))
                 self.line.remove(request)
+                self.mirror.remove(request.ticket)
                 self._refused(verdict)
             else:
-                assert request is self.line[0], "somebody overtook the head of the line"
+                assert request is self._head(), "somebody overtook the head of the line"
                 assert request.overdue(self.rules) is None, "served after its time"
                 self.line.remove(request)
+                self.mirror.take(request.ticket)
                 self._grant(request, verdict)
         assert not any(each.overdue(self.rules) for each in self.line), "waits though its time is over"
+        self.stale = False
 
     def _grant(self, request: Request, granted: Granted) -> None:
         assert granted.engine in self._engines_with_room(request), "more granted than there are slots"
@@ -241,6 +327,8 @@ class Rig:
 
     def _end(self, request: Request, where: list[Request]) -> None:
         where.remove(request)
+        if where is self.line:
+            self.mirror.remove(request.ticket)
         self.ended.append(request.ticket)
         self._verdicts(self.ledger.leave(self.now, request.ticket))
 
@@ -264,7 +352,8 @@ class Rig:
 
     def _next_deadline(self) -> float | None:
         if self._ready():
-            left = [min(self.rules.queue_timeout_s - each.queue_s, each.request_left_s) for each in self.line]
+            left = [min(self.rules.queue_timeout_s, each.ticket.claim.deadline_s) - each.queue_s for each in self.line]
+            left += [each.request_left_s for each in self.line]
         else:
             left = [self.rules.wake_timeout_s - each.wake_s for each in self.line]
         return self.now + min(left) if left else None

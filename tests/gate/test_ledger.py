@@ -34,13 +34,6 @@ def test_a_slot_given_back_goes_to_who_came_first() -> None:
     assert (verdict.ticket, verdict.waited_s) == (first, 4.0)
 
 
-def test_the_place_in_the_line_is_told() -> None:
-    ledger = a_ledger()
-    granted(ledger.offer(0.0))
-    places = [ledger.offer(0.0) for _ in range(3)]
-    assert [place.position for place in places if isinstance(place, Waiting)] == [1, 2, 3]
-
-
 def test_who_leaves_the_line_lets_the_next_move_up() -> None:
     ledger = a_ledger()
     running = granted(ledger.offer(0.0))
@@ -176,7 +169,7 @@ def test_who_comes_back_from_a_dead_engine_goes_first_with_its_time_spent() -> N
     running = granted(ledger.offer(0.0))
     waiting(ledger.offer(0.0))
     back = ledger.offer(1.0, front=True, waited_s=6.0, waking_s=2.0)
-    assert back == Waiting(back.ticket, 1)
+    assert back == Waiting(back.ticket)
     verdict = ledger.leave(4.0, running)[0]
     assert verdict == Granted(back.ticket, "e0", 9.0, 2.0)
 

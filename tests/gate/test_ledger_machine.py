@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,7 +16,8 @@ from hypothesis.stateful import (
 )
 
 from headgate.errors import Reason
-from tests.gate.drive import drive
+from headgate.gate.entries import Claim
+from tests.gate.drive import ORDERS, drive
 from tests.gate.model import Rig, Rules
 
 EXAMPLES = 150
@@ -25,6 +28,17 @@ a_weight = st.sampled_from([1, 1, 1, 2, 3, 7])
 some_bytes = st.sampled_from([0, 1, 10, 100])
 some_seconds = st.sampled_from([0.0, 0.125, 0.5, 1.0, 3.0, 10.0])
 a_request_timeout = st.sampled_from([0.0, 0.5, 2.0, 300.0])
+
+a_claim = st.builds(
+    Claim,
+    key=st.sampled_from("ab"),
+    user=st.sampled_from(["", "u"]),
+    share=st.just(2.0),
+    rank=st.sampled_from([-1, 0, 1]),
+    tokens=st.sampled_from([1.0, 4.0, 64.0]),
+    within_s=st.sampled_from([0.25, 1.0, math.inf]),
+    deadline_s=st.sampled_from([0.5, math.inf]),
+)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -41,14 +55,20 @@ class LedgerMachine(RuleBasedStateMachine):
             queue_max_bytes=st.sampled_from([50, 250, 10_000]),
             queue_timeout_s=st.sampled_from([0.5, 2.0, 30.0]),
             wake_timeout_s=st.sampled_from([0.5, 3.0, 30.0]),
+            order=st.sampled_from(list(ORDERS.values())),
         )
     )
     def start(self, rules: Rules) -> None:
         self.rig = Rig(rules)
 
-    @rule(weight=a_weight, size_bytes=some_bytes, request_timeout_s=a_request_timeout)
-    def offer(self, weight: int, size_bytes: int, request_timeout_s: float) -> None:
-        self.rig.offer(weight, size_bytes, request_timeout_s)
+    @rule(weight=a_weight, size_bytes=some_bytes, request_timeout_s=a_request_timeout, claim=a_claim)
+    def offer(self, weight: int, size_bytes: int, request_timeout_s: float, claim: Claim) -> None:
+        self.rig.offer(weight, size_bytes, request_timeout_s, claim)
+
+    @precondition(lambda self: self.rig.running or self.rig.ended)
+    @rule(nth=an_index, tokens=st.sampled_from([0.0, 1.0, 100.0]))
+    def settle(self, nth: int, tokens: float) -> None:
+        self.rig.settle(nth, tokens)
 
     @precondition(lambda self: self.rig.running)
     @rule(nth=an_index, request_timeout_s=a_request_timeout)
@@ -112,6 +132,7 @@ def test_the_long_drive_sees_grants_and_every_reason() -> None:
     assert set(driven.refused) == {
         Reason.SLOTS_BUSY,
         Reason.QUEUE_FULL,
+        Reason.WAIT_TOO_LONG,
         Reason.QUEUE_TIMEOUT,
         Reason.REQUEST_TIMEOUT,
         Reason.ENGINE_UNAVAILABLE,

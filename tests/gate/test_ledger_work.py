@@ -44,7 +44,7 @@ class Unwalked(Fifo):
 
 def comparisons_in_a_line_of(length: int) -> int:
     """How often times are compared while 100 slots come back, 100 leave the middle, 200 come, 100 are late."""
-    ledger = Ledger(queue_max=10**9, queue_max_bytes=10**12, queue_timeout_s=1e6, order=Unwalked())
+    ledger = Ledger(queue_max=10**9, queue_max_bytes=10**12, queue_timeout_s=1e12, order=Unwalked())
     ledger.resize(Counted(0.0), "e0", 1)
     running = granted(ledger.offer(Counted(0.0)))
     line = [waiting(ledger.offer(Counted(at))) for at in range(length)]

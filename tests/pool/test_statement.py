@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from headgate.pool.progress import Counters
-from headgate.pool.statement import Metrics, Statement, read_metrics, read_statement, slots
+from headgate.pool.statement import Metrics, Pace, Statement, read_metrics, read_statement, slots
 
 PAGE = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -21,6 +21,12 @@ vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
 vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",kv_cache_max_concurrency="7.9",\
 kv_cache_size_tokens="16179",num_gpu_blocks="1024"} 1.0
 vllm:generation_tokens_total{engine="0",model_name="m"} 1.25e+06
+vllm:num_preemptions_total{engine="0",model_name="m"} 7.0
+vllm:inter_token_latency_seconds_bucket{engine="0",le="0.5",model_name="m"} 9.0
+vllm:inter_token_latency_seconds_count{engine="0",model_name="m"} 9.0
+vllm:inter_token_latency_seconds_sum{engine="0",model_name="m"} 0.5
+vllm:time_to_first_token_seconds_count{engine="0",model_name="m"} 2.0
+vllm:time_to_first_token_seconds_sum{engine="0",model_name="m"} 0.25
 vllm:iteration_tokens_total_bucket{engine="0",le="1.0",model_name="m"} 5.0
 vllm:iteration_tokens_total_count{engine="0",model_name="m"} 4321.0
 vllm:iteration_tokens_total_sum{engine="0",model_name="m"} 99999.0
@@ -35,6 +41,7 @@ def test_the_few_series_are_read_from_a_real_page() -> None:
         kv_usage=0.75,
         kv_tokens=16179,
         kv_max_concurrency=7.9,
+        pace=Pace(gaps_s=0.5, gaps=9, firsts_s=0.25, firsts=2, preemptions=7),
     )
 
 
@@ -76,19 +83,14 @@ def test_sums_agree_with_the_library_that_writes_the_page_whatever_a_model_is_ca
     assert counters.generation_tokens == counters.running
 
 
-def test_slots_are_what_the_engine_schedules_capped_by_what_its_cache_holds() -> None:
-    assert slots(16, Statement(kv_max_concurrency=7.9)) == 7
-    assert slots(4, Statement(kv_max_concurrency=7.9)) == 4
+def test_slots_are_what_the_engine_schedules_whatever_its_cache_holds_at_full_length() -> None:
+    assert slots(16, Statement(kv_max_concurrency=7.9)) == 16
     assert slots(4, Statement()) == 4
 
 
-def test_an_engine_whose_cache_holds_less_than_one_whole_request_has_one_slot() -> None:
-    assert slots(16, Statement(kv_max_concurrency=0.5)) == 1
-
-
 def test_what_an_engine_says_of_its_batch_counts_where_we_did_not_start_it() -> None:
-    assert slots(None, Statement(kv_max_concurrency=500.0, max_num_seqs=64)) == 64
-    assert slots(None, Statement(kv_max_concurrency=500.0)) == 256
+    assert slots(None, Statement(kv_tokens=16_000, max_num_seqs=64)) == 64
+    assert slots(None, Statement(kv_tokens=16_000)) == 256
 
 
 def test_eight_slots_where_nothing_is_known() -> None:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from headgate import openai
-from headgate.api import problems
+from headgate.api import problems, wishes
 from headgate.api.auth import ANONYMOUS, Keys
 from headgate.api.connection import Connection, Downstream, Headers
+from headgate.api.wishes import Network, Wishes
 from headgate.errors import Reason, Refusal
-from headgate.flow import Call, Flow
+from headgate.flow import Call, Flow, priority
 from headgate.openai import Asked, Dialect
 from headgate.relay.reply import FinalEvent, Plan
 from headgate.telemetry.metrics import OTHER, Metrics
@@ -73,6 +74,7 @@ class Generation:
     """Takes a request from its connection, reads and checks it, and hands it to the flow.
 
     Args:
+        trusted_proxies: whose word on users and priority counts, though it has no key.
         default_model: what ``/generate`` uses where the caller names none; asked at each call.
     """
 
@@ -87,8 +89,10 @@ class Generation:
         final_event: FinalEvent,
         default_model: Callable[[], str | None],
         clock: Callable[[], float],
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._flow = flow
+        self._trusted_proxies = tuple(trusted_proxies)
         self._keys = keys
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
@@ -113,13 +117,15 @@ class Generation:
             return status
 
         key = ANONYMOUS
+        wished = wishes.NONE
         try:
             key = self._keys.caller(headers)
-            call = await self._read(endpoint, scope, receive, headers, request_id, key, arrived)
+            wished = wishes.read(headers, believed=key != ANONYMOUS or self._from_proxy(scope))
+            call = await self._read(endpoint, scope, receive, headers, request_id, key, arrived, wished)
         except Refusal as refusal:
             status = refuse(refusal)
             self._metrics.requests.add((endpoint.path, OTHER, key, str(status), refusal.reason))
-            self._metrics.refusals.add((refusal.reason, "normal", OTHER, key))
+            self._metrics.refusals.add((refusal.reason, priority(wished.rank), OTHER, key))
             return
         if call is None or sink.gone:  # the client left while it was sending, or at once
             self._metrics.requests.add((endpoint.path, OTHER, key, "499", "client_left"))
@@ -142,6 +148,7 @@ class Generation:
         request_id: str,
         key: str,
         arrived: float,
+        wished: Wishes,
     ) -> Call | None:
         """The request as a call; None where the client left first.
 
@@ -177,7 +184,14 @@ class Generation:
             arrived=arrived,
             gated=endpoint.gated,
             can_ask_usage=endpoint.can_ask_usage,
+            user=wished.user,
+            rank=wished.rank + asked.in_background,
+            deadline_s=wished.deadline_s,
+            tells_place=wished.tells_place,
         )
+
+    def _from_proxy(self, scope: Scope) -> bool:
+        return wishes.comes_from(scope.get("client"), self._trusted_proxies)
 
     def _asked(self, endpoint: Endpoint, body: bytes, content_type: bytes) -> Asked | tuple[bytes, Asked]:
         if endpoint.reads == "multipart":

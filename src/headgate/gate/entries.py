@@ -9,6 +9,7 @@ rest. Only the ledger and its slots write them. They hold no rule; what may be g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,12 +18,37 @@ if TYPE_CHECKING:
     from headgate.gate.slots import Bin
 
 
+class Claim(NamedTuple):
+    """What an order may know of a request.
+
+    Attributes:
+        key, user: whose it is: fair shares go to keys, and within a key to its users.
+        share: the key's weight against other keys.
+        rank: how far it stands back: 0 normal, below 0 sooner, above 0 later.
+        tokens: how many it is expected to take, prompt and answer.
+        within_s: its answer is good if its first token comes so soon after its arrival; inf: whenever.
+        deadline_s: it is of no use if it has no slot so soon after its arrival: it is refused then, or at once.
+    """
+
+    key: str = ""
+    user: str = ""
+    share: float = 1.0
+    rank: int = 0
+    tokens: float = 1.0
+    within_s: float = inf
+    deadline_s: float = inf
+
+
+NOBODY = Claim()
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One offered request: waiting in the line, or holding slots (``held_in``), or ended (neither).
 
     ``queued_from`` and ``woken_from`` are origins on the queue clock and the wake clock: what a clock shows
     less its origin is what the request has spent under it, the time before a return to the line included.
+    ``tokens`` begins as what the claim says, and becomes what was charged for it.
     ``who`` is the caller's own; the gate only hands it out with what it shows, and lets go of it at the end: a
     heap of deadlines may keep the ticket for longer.
     """
@@ -35,6 +61,8 @@ class Ticket:
     waiting: bool = False
     held_in: Bin | None = None
     granted_at: float = 0.0
+    claim: Claim = NOBODY
+    tokens: float = 1.0
     who: object = None
 
 

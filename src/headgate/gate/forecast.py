@@ -24,6 +24,9 @@ LEAST_S = 0.001
 # A client that doesn't listen is refused again and again, and books each time; the others must not pay for it
 # with hours. Beyond this nobody keeps a booking anyway.
 HORIZON_S = 600.0
+_SURE = 32  # completions before a forecast may cost somebody the place
+_FIRST_GAIN = 0.05
+HOPE = 0.75  # of what a forecast says, where it may cost somebody the place
 _MEMORY = 64  # slots' worth of completions that the mean remembers
 _PLAYED = 4000  # slots that the line may need for its grants to be played through, which costs a µs each
 _RANDOM = 0.736  # mean deviation over mean where an end may come at any time (exponential): 2/e
@@ -57,21 +60,57 @@ class View(NamedTuple):
 class Forecast:
     """How long slots are held, and how far returns are booked. Every ``now`` is real time in seconds."""
 
-    __slots__ = ("_booked_until", "_hold_s", "_mass", "_off_s")
+    __slots__ = ("_booked_until", "_first_off_s", "_first_s", "_hold_s", "_mass", "_off_s", "_patience", "_served")
 
     def __init__(self) -> None:
         self._hold_s = 0.0
         self._off_s = 0.0
         self._mass = 0
+        self._served = 0
+        self._patience = 1.0
+        self._first_s: float | None = None
+        self._first_off_s = 0.0
         self._booked_until = 0.0
 
     def learn(self, held_s: float, weight: int) -> None:
         """``weight`` slots came free after ``held_s``: a running mean first, exponentially weighted later."""
+        self._served += 1
         mass = self._mass + weight
         self._mass = mass if mass < _MEMORY else max(weight, _MEMORY)
         off_s = held_s - self._hold_s
         self._hold_s += off_s * weight / self._mass
         self._off_s += ((off_s if off_s > 0 else -off_s) - self._off_s) * weight / self._mass
+
+    @property
+    def hold_s(self) -> float:
+        """The mean; 0 before anything was measured."""
+        return self._hold_s
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether enough was seen to refuse somebody for it."""
+        return self._served >= _SURE
+
+    def learn_patience(self, *, stayed: bool) -> None:
+        """One who stood in the line got its slots, or left by itself before."""
+        self._patience += ((1.0 if stayed else 0.0) - self._patience) / _MEMORY
+
+    def hopeful_s(self, before: int, slot_s: float) -> float:
+        """How long a wait behind so many others takes if all goes well, and as many of them leave as do."""
+        return HOPE * (before * self._patience + 1) * slot_s
+
+    def learn_first(self, first_s: float) -> float:
+        """The engine gave a first token ``first_s`` after the grant; how long that takes, all but the slowest.
+
+        Mean and mean deviation, as TCP keeps its round-trip time (Jacobson, 1988).
+        """
+        if self._first_s is None:
+            self._first_s, self._first_off_s = first_s, first_s / 2
+        else:
+            off_s = first_s - self._first_s
+            self._first_s += off_s * _FIRST_GAIN
+            self._first_off_s += (abs(off_s) - self._first_off_s) * _FIRST_GAIN
+        return self._first_s + 3 * self._first_off_s
 
     def slot_s(self, now: float, slots: int, holders: Iterable[Ticket]) -> float:
         """Seconds between one slot's coming free and the next's.

@@ -16,13 +16,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from headgate.errors import Refusal
+from headgate.gate.entries import NOBODY
 from headgate.gate.outcomes import Granted, Refused, Verdict, Waiting
 from headgate.gate.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headgate.gate.entries import Holder, Statistics, Ticket, Waiter
+    from headgate.gate.entries import Claim, Holder, Statistics, Ticket, Waiter
     from headgate.gate.ledger import Ledger
 
 # uvloop rounds a timer to the millisecond, so it could come before the deadline, find nothing due and spin.
@@ -57,6 +58,12 @@ class Lease:
         if gate is not None:
             gate._leave(self._ticket)
 
+    def first_token(self) -> None:
+        """The engine has begun to answer: what a grant must leave time for is learned from it."""
+        gate = self._gate
+        if gate is not None:
+            gate._ledger.first_token(gate._clock(), self._ticket)
+
     def __repr__(self) -> str:
         state = "released" if self.released else "held"
         return f"<Lease {self._ticket.number} on {self.engine}: {state}, waited {self.waited_s:.3f} s>"
@@ -85,6 +92,7 @@ class Gate:
         size_bytes: int = 0,
         request_timeout_s: float = inf,
         after: Lease | None = None,
+        claim: Claim = NOBODY,
         who: object = None,
     ) -> Lease:
         """Slots for one request, now or after a wait in the line.
@@ -95,38 +103,52 @@ class Gate:
             request_timeout_s: what is left of its whole time, waking excluded.
             after: the lease whose engine died before the first byte. It is released here, and the request goes
                 to the head of the line with the time that it has spent there already.
+            claim: what its place in the line depends on.
             who: the caller's own, handed out by ``held`` and ``line`` for as long as it is one of theirs.
 
         Raises:
             Refusal: with the ledger's reason, a sentence, and when to come back.
         """
         ledger, now = self._ledger, self._clock()
+        if ledger.waiting:
+            self._settle(now, ledger.tick(now))  # time alone can change who is next
         if after is None:
-            decision = ledger.offer(now, weight, size_bytes, request_timeout_s, who=who)
+            decision = ledger.offer(now, weight, size_bytes, request_timeout_s, claim=claim, who=who)
         else:
             decision = ledger.offer(
                 now,
                 weight,
                 size_bytes,
                 request_timeout_s,
+                claim=claim,
                 front=True,
                 waited_s=after.waited_s,
                 waking_s=after.waking_s,
                 who=who,
             )
         if isinstance(decision, Waiting):
-            return await self._wait(now, decision.ticket, after)
+            return await self._wait(now, decision, after)
         if after is not None:
             after.release()
+        if ledger.waiting:
+            self._settle(now, ledger.tick(now))
         return self._lease(decision)
 
-    def acquire_nowait(self, *, weight: int = 1, who: object = None) -> Lease | None:
+    def acquire_nowait(self, *, weight: int = 1, claim: Claim = NOBODY, who: object = None) -> Lease | None:
         """Slots at once, or None with nothing changed: the request would have to wait, or be refused."""
         if not self._ledger.fits(weight):
             return None
-        decision = self._ledger.offer(self._clock(), weight, who=who)
+        decision = self._ledger.offer(self._clock(), weight, claim=claim, who=who)
         assert isinstance(decision, Granted)
         return Lease(self, decision)
+
+    def settle(self, lease: Lease, tokens: float) -> None:
+        """What a lease served took so many tokens, which its caller is charged; it may be released already."""
+        ledger = self._ledger
+        ledger.settle(lease._ticket, tokens)
+        if ledger.waiting:
+            now = self._clock()
+            self._settle(now, ledger.tick(now))
 
     def resize(self, engine: str, slots: int) -> None:
         """An engine has ``slots`` from now on; 0: it is not ready."""
@@ -182,6 +204,10 @@ class Gate:
         """Who holds slots, the oldest first; where there are more than ``most``, the newest of them."""
         return self._ledger.held(self._clock(), most)
 
+    def hold_s(self) -> float:
+        """How long slots are held, in the mean; 0 before anything is known."""
+        return self._ledger.hold_s
+
     def outlook(self, most: int) -> tuple[list[Waiter], float | None]:
         """The first ``most`` of those who wait, in the order in which they will be served, and seconds that a
         newcomer would wait for its slot; None where nobody can tell."""
@@ -190,9 +216,13 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate {self._ledger!r}>"
 
-    async def _wait(self, now: float, ticket: Ticket, after: Lease | None) -> Lease:
+    async def _wait(self, now: float, waiting: Waiting, after: Lease | None) -> Lease:
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        ticket = waiting.ticket
         self._futures[ticket] = future
+        if waiting.displaced is not None:
+            self._settle(now, [waiting.displaced])
+        self._settle(now, self._ledger.tick(now))
         self._arm(now)
         if after is not None:
             after.release()  # after the offer: nobody takes the slot in between

@@ -8,10 +8,13 @@ model. Who is next is asked of an ``Order``, where there is room of ``Slots``, w
 What holds after every call:
 
 * no grant makes the weight held on an engine exceed its slots;
-* no engine has room for the head of the line, and nobody overtakes it: a heavy head reserves what comes free;
+* no engine has room for the head of the line, and nobody overtakes it: a heavy head reserves what comes free.
+  Who the head is may change with time (``timely``), which the next ``tick`` sees;
 * every ticket ends exactly once: it leaves, or is refused;
 * after ``tick(now)`` nobody has waited for longer than ``queue_timeout_s`` on the queue clock, which runs
-  while an engine is ready, nor than ``wake_timeout_s`` on the wake clock, which runs while none is.
+  while an engine is ready, nor than ``wake_timeout_s`` on the wake clock, which runs while none is;
+* nobody is refused before that, but for a deadline of the caller's own, for a promise that even a hopeful forecast
+  says can't be kept, or as the most hopeless in a full line.
 
 While no engine is ready both modes keep a line: that wait is for waking, not for contention. In reject mode
 those who don't fit when an engine wakes keep their places, as in queue mode; only newcomers are refused from
@@ -26,11 +29,12 @@ from typing import TYPE_CHECKING, Literal
 
 from headgate.errors import Reason
 from headgate.gate.deadlines import Deadlines
-from headgate.gate.entries import Holder, Statistics, Ticket, Waiter
+from headgate.gate.entries import NOBODY, Claim, Holder, Statistics, Ticket, Waiter
 from headgate.gate.forecast import Forecast, View
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
 from headgate.gate.slots import Bin, Slots, emptiest
+from headgate.gate.timely import Timely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,6 +77,7 @@ class Ledger:
         self._queue_max_bytes = queue_max_bytes
         self._slots = Slots(choose)
         self._order: Order = Fifo() if order is None else order
+        self._timely = order if isinstance(order, Timely) else None
         self._deadlines = Deadlines()
         self._forecast = Forecast()
         self._waiting_weight = self._waiting_bytes = 0
@@ -101,12 +106,17 @@ class Ledger:
         return len(self._order)
 
     @property
+    def hold_s(self) -> float:
+        """How long slots are held, in the mean; 0 before anything is known."""
+        return self._forecast.hold_s
+
+    @property
     def idle(self) -> bool:
         """Nothing runs and nobody waits."""
         return not self._slots.holders and not self._waiting_weight
 
     def fits(self, weight: int) -> bool:
-        """Whether an offer of this weight would be granted at once."""
+        """Whether there is room for this weight and nobody waits for it: an offer would be granted at once."""
         closed = self._drain_until is not None
         return not closed and not self._waiting_weight and self._slots.has_room(weight)
 
@@ -117,17 +127,22 @@ class Ledger:
         size_bytes: int = 0,
         request_timeout_s: float = inf,
         *,
+        claim: Claim = NOBODY,
         front: bool = False,
         waited_s: float = 0.0,
         waking_s: float = 0.0,
         who: object = None,
     ) -> Decision:
-        """A request comes; the decision is about it alone.
+        """A request comes; the decision is about it, and in a full line about the one whose place it takes.
+
+        Where others wait, a ``tick`` must come before it, since time alone can change who is next, and after it, since
+        a newcomer's turn, or one that gave up its place, can change it too.
 
         Args:
             weight: slots that it needs; whenever it is looked at, at most the largest engine's.
             size_bytes: what it keeps in memory while it waits.
             request_timeout_s: what is left of its whole time, waking excluded.
+            claim: what its place in the line depends on.
             front: its engine died before the first byte. It goes to the head of the line, full or not, and
                 even in a drain, where an engine is ready.
             waited_s, waking_s: what it had spent in the line before that.
@@ -140,19 +155,38 @@ class Ledger:
             raise ValueError(f"a request weighs 1 slot at least, not {weight}")
         self._offered += 1
         queue_s, wake_s = self._deadlines.clocks(now)
-        ticket = Ticket(self._offered, weight, size_bytes, queue_s - waited_s, wake_s - waking_s, who=who)
+        ticket = Ticket(
+            self._offered,
+            weight,
+            size_bytes,
+            queue_s - waited_s,
+            wake_s - waking_s,
+            claim=claim,
+            tokens=claim.tokens,
+            who=who,
+        )
         if self._drain_until is not None and not (front and self._slots.ready and not self._evicted):
             return self._refuse(now, ticket, Reason.DRAINING)
-        position = self._order.push(ticket, front=front)
+        if not self._waiting_weight:
+            where = self._slots.room(weight)
+            if where is not None:
+                if not front:
+                    self._order.serve(ticket)
+                return self._grant(now, ticket, where)
+        self._order.push(ticket, front=front)
         granted = self._grant_head(now)
         if granted is not None:
             return granted
-        reason = None if front else self._no_place(size_bytes)
-        if reason is not None:
-            self._order.remove(ticket)
-            return self._refuse(now, ticket, reason)
+        displaced: Refused | None = None
+        if not front:
+            reason, loser = self._no_place(now, ticket)
+            if reason is not None:
+                self._order.remove(ticket)
+                return self._refuse(now, ticket, reason)
+            if loser is not None:
+                displaced = self._expel(now, loser, Reason.WAIT_TOO_LONG)
         self._wait(ticket, queue_s + request_timeout_s)
-        return Waiting(ticket, position)
+        return Waiting(ticket, displaced)
 
     def leave(self, now: float, ticket: Ticket) -> list[Verdict]:
         """A ticket ends: it gives its slots back, or leaves the line.
@@ -167,10 +201,20 @@ class Ledger:
         elif ticket.waiting:
             self._order.remove(ticket)
             self._forget(ticket)
+            self._forecast.learn_patience(stayed=False)
         else:
             raise LedgerError(f"ticket {ticket.number} has ended already")
         ticket.who = None
         return self.tick(now) if self._waiting_weight else []
+
+    def settle(self, ticket: Ticket, tokens: float) -> None:
+        """A request that was served took so many tokens; it may have left already. A ``tick`` must follow."""
+        self._order.settle(ticket, tokens)
+
+    def first_token(self, now: float, ticket: Ticket) -> None:
+        """The engine has answered a ticket that holds slots for the first time."""
+        if self._timely is not None:
+            self._timely.lead_s = self._forecast.learn_first(now - ticket.granted_at)
 
     def resize(self, now: float, engine: str, slots: int) -> list[Verdict]:
         """An engine has ``slots`` from now on; 0: it is not ready. What runs there is left alone."""
@@ -275,27 +319,41 @@ class Ledger:
         )
 
     def _grant_head(self, now: float) -> Granted | None:
-        ticket = self._order.head()
+        queue_s, _ = self._deadlines.clocks(now)
+        ticket = self._order.head(queue_s)
         if ticket is None:
             return None
         where = self._slots.room(ticket.weight)
         if where is None:
             return None
-        self._order.pop()
+        self._order.take(ticket)
         if ticket.waiting:
             self._forget(ticket)
+            self._forecast.learn_patience(stayed=True)
+        return self._grant(now, ticket, where)
+
+    def _grant(self, now: float, ticket: Ticket, where: Bin) -> Granted:
         self._slots.take(now, ticket, where)
         self._granted += 1
         queue_s, wake_s = self._deadlines.clocks(now)
         return Granted(ticket, where.engine, queue_s - ticket.queued_from, wake_s - ticket.woken_from)
 
-    def _no_place(self, size_bytes: int) -> Reason | None:
+    def _no_place(self, now: float, ticket: Ticket) -> tuple[Reason | None, Ticket | None]:
+        """Why a newcomer, in the order already, can't stay; or else who has to give it a place, if anybody."""
         if self._reject and self._slots.ready:
-            return Reason.SLOTS_BUSY
-        # The newcomer is in the order already, but its bytes are not yet counted.
-        if len(self._order) > self.queue_max or self._waiting_bytes + size_bytes > self._queue_max_bytes:
-            return Reason.QUEUE_FULL
-        return None
+            return Reason.SLOTS_BUSY, None
+        bytes_over = self._waiting_bytes + ticket.size_bytes - self._queue_max_bytes
+        if len(self._order) > self.queue_max or bytes_over > 0:
+            loser = self._order.last()
+            if loser is None or loser is ticket or loser.size_bytes < bytes_over or not self.queue_max:
+                return Reason.QUEUE_FULL, None
+            return None, loser
+        promise_s = min(self.queue_timeout_s, ticket.claim.deadline_s)
+        if self._slots.ready and self._forecast.is_sure:
+            slot_s = self._forecast.slot_s(now, self._slots.last_total, self._slots.holders)
+            if self._forecast.hopeful_s(self._order.before(ticket), slot_s) > promise_s:
+                return Reason.WAIT_TOO_LONG, None
+        return None, None
 
     def _wait(self, ticket: Ticket, request_until: float) -> None:
         ticket.waiting = True
@@ -304,6 +362,9 @@ class Ledger:
         queue_until, reason = ticket.queued_from + self.queue_timeout_s, Reason.QUEUE_TIMEOUT
         if request_until < queue_until:
             queue_until, reason = request_until, Reason.REQUEST_TIMEOUT
+        own_until = ticket.queued_from + ticket.claim.deadline_s
+        if own_until < queue_until:
+            queue_until, reason = own_until, Reason.WAIT_TOO_LONG
         wake_until = ticket.woken_from + self.wake_timeout_s
         self._deadlines.add(ticket, queue_until, reason, wake_until, live=len(self._order))
 
@@ -325,7 +386,7 @@ class Ledger:
         )
 
     def _view(self, now: float, weight: int, size_bytes: int) -> View:
-        head = self._order.head()
+        head = self._order.head(-inf)  # as it was: an estimate is not worth a change in the line
         largest = self._slots.largest
         excess_bytes = self._waiting_bytes + size_bytes - self._queue_max_bytes
         mean_bytes = self._waiting_bytes / len(self._order) if self._waiting_bytes else inf

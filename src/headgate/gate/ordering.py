@@ -2,7 +2,7 @@
 
 Apart from the ledger so that another order is a class beside ``Fifo`` and nothing else: the ledger asks only
 for the head, and lets nobody overtake it. An order decides neither whether a ticket may enter the line nor
-when it must leave.
+when it must leave. The others: ``fair``, ``priority`` (over another order), ``timely`` (likewise).
 """
 
 from __future__ import annotations
@@ -20,28 +20,38 @@ class Order(Protocol):
     """The line, in the order in which it is served.
 
     What every order keeps: each call but iteration takes O(log n) for n tickets in the line; removal works
-    from anywhere, since clients leave from the middle; a push changes nothing in the order of the others (so
-    that an offer can grant its own ticket or none). Every ticket passes through the order, those that are
-    granted at once too, so an order that charges for service sees all of it: ``pop`` is service, ``remove``
-    is leaving without.
+    from anywhere, since clients leave from the middle; at one moment, a push changes nothing in the order of
+    the others (so that an offer can grant its own ticket or none).
     """
 
-    def push(self, ticket: Ticket, *, front: bool = False) -> int:
-        """Put a ticket in; return its place from 1. ``front``: before all that were never granted."""
+    def push(self, ticket: Ticket, *, front: bool = False) -> None:
+        """Put a ticket in. ``front``: it was served before, in vain, and goes before all that never were."""
 
-    def head(self) -> Ticket | None:
-        """The ticket to be served next, None when the line is empty."""
+    def head(self, queue_s: float) -> Ticket | None:
+        """The ticket to be served next at this time on the queue clock, None when the line is empty."""
 
-    def pop(self) -> Ticket:
-        """Take the head out: it is being served. ``KeyError`` when the line is empty."""
+    def take(self, ticket: Ticket) -> None:
+        """The head is being served. ``KeyError`` when it is not in the line."""
+
+    def serve(self, ticket: Ticket) -> None:
+        """A ticket is being served that never stood in the line."""
+
+    def settle(self, ticket: Ticket, tokens: float) -> None:
+        """A ticket that was served has ended, and took so many tokens."""
 
     def remove(self, ticket: Ticket) -> None:
         """Take a ticket out that leaves unserved. ``KeyError`` when it is not in the line."""
 
+    def last(self) -> Ticket | None:
+        """Whose place a newcomer takes where the line is full; None where that is nobody's but the newcomer's."""
+
+    def before(self, ticket: Ticket) -> int:
+        """How many of those who wait are sure to be served before this one, which came last; no more than that."""
+
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Ticket]:
-        """All tickets in the order of service; O(n), for ``/status`` and for clearing the line."""
+        """All tickets in the order of service, if nobody came or left any more; for ``/status``."""
 
 
 class Fifo:
@@ -56,21 +66,29 @@ class Fifo:
         self._line: OrderedDict[Ticket, None] = OrderedDict()
         self._returned: OrderedDict[Ticket, None] = OrderedDict()
 
-    def push(self, ticket: Ticket, *, front: bool = False) -> int:
-        if front:
-            self._returned[ticket] = None
-            return len(self._returned)
-        self._line[ticket] = None
-        return len(self._line) + len(self._returned)
+    def push(self, ticket: Ticket, *, front: bool = False) -> None:
+        (self._returned if front else self._line)[ticket] = None
 
-    def head(self) -> Ticket | None:
+    def head(self, queue_s: float) -> Ticket | None:
         return next(iter(self._returned or self._line), None)
 
-    def pop(self) -> Ticket:
-        return (self._returned or self._line).popitem(last=False)[0]
+    def take(self, ticket: Ticket) -> None:
+        self.remove(ticket)
+
+    def serve(self, ticket: Ticket) -> None:
+        return
+
+    def settle(self, ticket: Ticket, tokens: float) -> None:
+        return
 
     def remove(self, ticket: Ticket) -> None:
         del (self._returned if ticket in self._returned else self._line)[ticket]
+
+    def last(self) -> Ticket | None:
+        return next(reversed(self._line), None)
+
+    def before(self, ticket: Ticket) -> int:
+        return len(self) - 1
 
     def __len__(self) -> int:
         return len(self._line) + len(self._returned)

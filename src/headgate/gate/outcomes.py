@@ -27,10 +27,13 @@ class Granted(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """The ticket stands in the line, at ``position`` from 1; a later call returns its grant or refusal."""
+    """The ticket stands in the line; a later call returns its grant or refusal.
+
+    ``displaced`` is the refusal of another, whose place in a full line it took.
+    """
 
     ticket: Ticket
-    position: int
+    displaced: Refused | None = None
 
 
 class Refused(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headgate.pool.progress import NO_COUNTERS, Counters
 
@@ -24,15 +24,42 @@ RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"
 KV_USAGE = "vllm:kv_cache_usage_perc"
 CACHE_CONFIG = "vllm:cache_config_info"
+GAPS_S, GAPS = "vllm:inter_token_latency_seconds_sum", "vllm:inter_token_latency_seconds_count"
+FIRSTS_S, FIRSTS = "vllm:time_to_first_token_seconds_sum", "vllm:time_to_first_token_seconds_count"
+PREEMPTIONS = "vllm:num_preemptions_total"
 
 VLLM_MAX_NUM_SEQS = 256
 """vLLM's own default, but for the largest GPUs, where it is higher: fewer is the safe side."""
 
 SLOTS_UNKNOWN = 8
 
-_WANTED = "|".join((ITERATION_TOKENS, GENERATION_TOKENS, RUNNING, WAITING, KV_USAGE, CACHE_CONFIG))
+_WANTED = "|".join(
+    (
+        *(ITERATION_TOKENS, GENERATION_TOKENS, RUNNING, WAITING, KV_USAGE, CACHE_CONFIG),
+        *(GAPS_S, GAPS, FIRSTS_S, FIRSTS, PREEMPTIONS),
+    )
+)
 _SERIES = re.compile(rf'^({_WANTED})(?:\{{((?:[^"}}\n]|"(?:\\.|[^"\\\n])*")*)\}})?[ \t]+(\S+)', re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:\\.|[^"\\])*)"')
+
+
+class Pace(NamedTuple):
+    """How fast an engine is, as totals since its start; 0 where it doesn't say.
+
+    Attributes:
+        gaps_s, gaps: the times between two tokens of a sequence, in seconds, and how many.
+        firsts_s, firsts: the times from a request's coming to the engine to its first token.
+        preemptions: sequences that had to give way.
+    """
+
+    gaps_s: float = 0.0
+    gaps: float = 0.0
+    firsts_s: float = 0.0
+    firsts: float = 0.0
+    preemptions: float = 0.0
+
+
+NO_PACE = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +72,7 @@ class Metrics:
     kv_tokens: int | None = None
     kv_max_concurrency: float | None = None
     max_num_seqs: int | None = None
+    pace: Pace = NO_PACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +113,7 @@ def read_metrics(text: str) -> Metrics:
         kv_tokens=int(sum(kv_tokens)) if kv_tokens else None,
         kv_max_concurrency=sum(kv_concurrency) if kv_concurrency else None,
         max_num_seqs=int(sum(max_num_seqs)) if max_num_seqs else None,
+        pace=Pace(*(totals.get(name, 0.0) for name in (GAPS_S, GAPS, FIRSTS_S, FIRSTS, PREEMPTIONS))),
     )
 
 
@@ -101,17 +130,19 @@ def read_statement(metrics: Metrics | None, models: Sequence[Mapping[str, object
 
 
 def slots(max_num_seqs: int | None, statement: Statement) -> int:
-    """How many generations an engine takes at once: what it schedules, capped by what its KV cache holds.
+    """How many generations an engine takes at once, at most: what it schedules.
+
+    How many of them its KV cache holds depends on how long they become; at full length it is a few, mostly it is many
+    times that (``kv_max_concurrency`` is shown, and not a cap). What is too many shows while it runs.
 
     Args:
         max_num_seqs: what it was started with, as far as that is known.
         statement: what it says.
     """
     scheduled = statement.max_num_seqs if max_num_seqs is None else max_num_seqs
-    concurrency = statement.kv_max_concurrency
-    if concurrency is None:
-        return SLOTS_UNKNOWN if scheduled is None else max(1, scheduled)
-    return max(1, min(VLLM_MAX_NUM_SEQS if scheduled is None else scheduled, int(concurrency)))
+    if scheduled is not None:
+        return max(1, scheduled)
+    return SLOTS_UNKNOWN if statement.kv_tokens is None else VLLM_MAX_NUM_SEQS
 
 
 def _kv_tokens(said: Mapping[str, str]) -> float | None:

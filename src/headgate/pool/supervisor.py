@@ -163,6 +163,16 @@ class Supervisor:
         return statements.slots(self.launch.max_num_seqs, self.statement)
 
     @property
+    def most(self) -> int:
+        """How many it may be given at most, whatever it has now; 0 before it was started."""
+        return statements.slots(self.launch.max_num_seqs, self.statement) if self.launch is not None else 0
+
+    @property
+    def gauges(self) -> statements.Metrics | None:
+        """Its latest metrics; None where it has none, or isn't there."""
+        return self._health.gauges if self._health is not None else None
+
+    @property
     def max_num_seqs(self) -> int | None:
         """How many sequences it runs at once, by its arguments or its own word; None where nobody knows."""
         started_with = self.launch.max_num_seqs if self.launch else None

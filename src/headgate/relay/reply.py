@@ -243,9 +243,13 @@ class Reply:
 
     def hold(self) -> None:
         """Nothing has come yet and proxies grow impatient: send the head and a comment, now and at each call."""
+        self.comment("waiting")
+
+    def comment(self, text: str) -> None:
+        """Tell the client of a stream something before its answer begins, in a comment; the head goes out first."""
         if not self.committed and self._splitter_allowed():
             self._start_stream()
-            self._sink.write(sse.comment("waiting"))
+            self._sink.write(sse.comment(text))
 
     def expire(self, refusal: Refusal) -> None:
         """The request's time is over."""

@@ -1,0 +1,41 @@
+"""``python -m loadtest.overload``: the table of docs/scheduling.md, in Markdown."""
+
+from __future__ import annotations
+
+import argparse
+
+from headgate.gate.orders import ORDERS, Name
+from loadtest.overload.rehearsed import ENGINES, WORK, peak, run
+
+
+def main() -> None:
+    """Print a row for each engine and workload: good answers a second with no gate → with it (its slots at the end)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--order", choices=sorted(ORDERS), default="fair")
+    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1, 2, 4], help="times the peak's load")
+    parser.add_argument("--seconds", type=float, default=150.0)
+    parser.add_argument("--warm-s", type=float, default=60.0, help="requests that came before are not looked at")
+    parser.add_argument("--seed", type=int, default=2)
+    chosen = parser.parse_args()
+    order: Name = chosen.order
+    head = ["engine", "work", "peak by itself", *(f"at {load:g} ×" for load in chosen.loads)]
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for engine in ENGINES:
+        for work in WORK:
+            best, at = peak(work, engine)
+            row = [engine, work, f"{best:.1f}/s at {at:.1f}"]
+            for load in chosen.loads:
+                rate = at * load
+                alone = run(
+                    work, engine, rate, gate=None, seconds=chosen.seconds, warm_s=chosen.warm_s, seed=chosen.seed
+                )
+                gated = run(
+                    work, engine, rate, gate=order, seconds=chosen.seconds, warm_s=chosen.warm_s, seed=chosen.seed
+                )
+                row.append(f"{alone.good:.1f} → **{gated.good:.1f}** ({gated.slots})")
+            print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""How many tokens a request will take, before anybody knows: what a fair line charges for it until it has ended.
+
+From the length of its prompt and the most that it allows for its answer, corrected by what this caller's requests
+took before: most callers allow far more than they use. Kept for each key, of which there are few.
+"""
+
+from __future__ import annotations
+
+_GAIN = 0.1
+_BYTES_PER_TOKEN = 4.0
+_FIRST_ANSWER = 128.0
+"""Tokens of an answer whose caller named no limit and was never seen."""
+
+
+class _Habit:
+    __slots__ = ("answer", "bytes_per_token")
+
+    def __init__(self) -> None:
+        self.answer: float | None = None
+        self.bytes_per_token = _BYTES_PER_TOKEN
+
+
+class Estimate:
+    """What to expect, by key."""
+
+    def __init__(self) -> None:
+        self._habits: dict[str, _Habit] = {}
+
+    def tokens(self, key: str, body_bytes: int, most: int | None, sequences: int = 1) -> float:
+        """Prompt and answers together, 1 at least.
+
+        Args:
+            body_bytes: the size of the request's body, most of which is its prompt.
+            most: the most tokens that it allows for an answer; None: it doesn't say.
+            sequences: how many answers it asks for.
+        """
+        habit = self._habits.get(key)
+        if habit is None:
+            habit = self._habits[key] = _Habit()
+        answer = habit.answer if habit.answer is not None else _FIRST_ANSWER
+        if most is not None and most < answer:
+            answer = most
+        return body_bytes / habit.bytes_per_token + answer * sequences or 1.0
+
+    def learn(self, key: str, body_bytes: int, prompt_tokens: int, completion_tokens: int, sequences: int = 1) -> None:
+        """A request has ended, and this is what it took."""
+        habit = self._habits.get(key)
+        if habit is None:
+            return
+        answer = completion_tokens / sequences
+        habit.answer = answer if habit.answer is None else habit.answer + (answer - habit.answer) * _GAIN
+        if prompt_tokens:
+            habit.bytes_per_token += (body_bytes / prompt_tokens - habit.bytes_per_token) * _GAIN

@@ -1,0 +1,159 @@
+"""How many slots an engine should have: ``MAX_ACTIVE=auto``, found while it runs.
+
+A controller that looks at an engine once a second and moves its slots so that as many answers as can be meet the
+objectives. It starts at what the engine says that it schedules, since below saturation fewer would only make people
+wait, and comes down when the engine shows that it has too much: tokens come slower than the objective, first
+tokens take too much of theirs after the grant, sequences are preempted, or the engine keeps a line of its own. Down
+at once, in one step of at most a quarter, then it waits until the step can show; up by a few percent, only while slots
+are short and there is something to gain, and slowly near the number at which sequences were preempted last.
+
+What it goes by, and what not: the time of a whole request (Netflix's concurrency limits, Vegas, Gradient2) says
+little here, since answers differ in length a hundredfold and stream for most of it; the time between tokens does
+not depend on length, and the time to the first one after the grant shows the engine's own line. Little's law is in
+the choice of signals: with more slots than the engine can use, the time in it grows and the throughput does not.
+
+Pure: a reading comes in, a number goes out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+AIM = 0.95
+"""Of the objective: some streams are slower than the mean."""
+FIRST_SHARE = 0.5
+"""Of the objective for the first token that may be spent at the engine; the rest is for the line."""
+FULL = 0.95
+"""The share of the slots that must be held to call them short."""
+DOWN_MOST = 0.25
+UP_MOST = 0.04
+MEMORY = 0.8
+"""How much of what was seen a second ago still counts."""
+SETTLE_S = 4.0
+"""How long a step down may take to show."""
+KV_FULL = 0.97
+
+
+class Reading(NamedTuple):
+    """What was seen of an engine since the reading before. Times in seconds.
+
+    Attributes:
+        seconds: how long that was.
+        active: slots held on it now.
+        wanted: whether somebody waits for one.
+        gaps_s, gaps: sum and number of the times between two tokens of a sequence.
+        firsts_s, firsts: sum and number of the times from the grant to the first token.
+        preempted: sequences that the engine put back.
+        running, waiting: sequences that it computes, and that wait inside it; None where it doesn't say.
+        kv_usage: 0 to 1; None where it doesn't say.
+    """
+
+    seconds: float
+    active: int
+    wanted: bool
+    gaps_s: float = 0.0
+    gaps: float = 0.0
+    firsts_s: float = 0.0
+    firsts: float = 0.0
+    preempted: float = 0.0
+    running: float | None = None
+    waiting: float | None = None
+    kv_usage: float | None = None
+
+
+class Limit:
+    """The slots of one engine.
+
+    Args:
+        most: never more than this: what the engine schedules at once.
+        itl_s: the objective for the time between tokens; None: there is none.
+        ttft_s: for the first token, from arrival.
+
+    Attributes:
+        why: what moved it last: ``start``, ``itl``, ``ttft``, ``preemptions``, ``engine_line``, ``room``.
+    """
+
+    def __init__(self, most: int, *, itl_s: float | None, ttft_s: float | None) -> None:
+        self.most = most
+        self.why = "start"
+        self._itl_s = itl_s
+        self._ttft_s = ttft_s
+        self._exact = float(most)
+        self._settling_s = 0.0
+        self._preempted_at: float | None = None
+        self._gaps = _Mean()
+        self._firsts = _Mean()
+        self._lined_up_s = 0.0
+
+    @property
+    def slots(self) -> int:
+        """How many, now; 1 at least."""
+        return max(1, int(self._exact))
+
+    def read(self, reading: Reading) -> int:
+        """Take a reading into account; the slots from now on."""
+        self._gaps.add(reading.gaps_s, reading.gaps, reading.seconds)
+        self._firsts.add(reading.firsts_s, reading.firsts, reading.seconds)
+        self._settling_s = max(0.0, self._settling_s - reading.seconds)
+        in_line = reading.waiting is not None and reading.waiting > max(1.0, 0.1 * (reading.running or 0.0))
+        self._lined_up_s = self._lined_up_s + reading.seconds if in_line else 0.0
+        if self._settling_s:
+            return self.slots
+        load, why = self._load()
+        at_work = min(self._exact, float(max(reading.active, 1)))
+        if reading.preempted:
+            at_work = min(at_work, reading.running or at_work)
+            self._down("preemptions", at_work * (1 - DOWN_MOST / 5))
+            self._preempted_at = self._exact
+        elif load > 1:
+            self._down(why, at_work * max(1 - DOWN_MOST, 1 - 0.7 * (1 - 1 / load)))
+        elif self._lined_up_s >= SETTLE_S and reading.running and reading.running < at_work:
+            self._down("engine_line", max(reading.running, at_work * (1 - DOWN_MOST)))
+        elif reading.wanted and reading.active >= FULL * self.slots and (reading.kv_usage or 0.0) < KV_FULL:
+            self._up(1 - load)
+        return self.slots
+
+    def _load(self) -> tuple[float, str]:
+        """How much of the tighter objective is used, and which one that is."""
+        itl = self._gaps.mean_s / (AIM * self._itl_s) if self._itl_s else 0.0
+        ttft = self._firsts.mean_s / (FIRST_SHARE * self._ttft_s) if self._ttft_s else 0.0
+        return (itl, "itl") if itl >= ttft else (ttft, "ttft")
+
+    def _down(self, why: str, slots: float) -> None:
+        self._exact = max(1.0, slots)
+        self.why = why
+        self._settling_s = SETTLE_S
+        self._lined_up_s = 0.0
+        self._gaps.forget()
+        self._firsts.forget()
+
+    def _up(self, room: float) -> None:
+        step = max(0.25, self._exact * min(UP_MOST, 0.15 * room))
+        if self._preempted_at is not None and self._exact + step > self._preempted_at:
+            step = min(step, max(0.1, 0.002 * self._exact))
+        if self._exact < self.most:
+            self._exact = min(float(self.most), self._exact + step)
+            self.why = "room"
+
+
+class _Mean:
+    """A mean of what was seen lately."""
+
+    __slots__ = ("_count", "_sum_s")
+
+    def __init__(self) -> None:
+        self._sum_s = self._count = 0.0
+
+    @property
+    def mean_s(self) -> float:
+        return self._sum_s / self._count if self._count else 0.0
+
+    def add(self, sum_s: float, count: float, seconds: float) -> None:
+        kept = MEMORY**seconds
+        self._sum_s = self._sum_s * kept + sum_s
+        self._count = self._count * kept + count
+
+    def forget(self) -> None:
+        """What was seen before the step says little of what comes after it."""
+        self._sum_s *= 0.2
+        self._count *= 0.2

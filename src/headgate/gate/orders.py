@@ -1,0 +1,27 @@
+"""The orders by the names that ``QUEUE_ORDER`` has, each as it is used: what is beneath what.
+
+``fifo`` is the plain line, and nothing else. The others let those go first who can still be served in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from headgate.gate.fair import Fair
+from headgate.gate.ordering import Fifo, Order
+from headgate.gate.priority import Priority
+from headgate.gate.timely import Timely
+
+Name = Literal["fifo", "priority", "fair"]
+
+ORDERS: dict[Name, Callable[[], Order]] = {
+    "fifo": Fifo,
+    "priority": lambda: Timely(lambda: Priority(Fifo)),
+    "fair": lambda: Timely(lambda: Priority(Fair)),
+}
+
+
+def make_order(name: Name) -> Order:
+    """An empty line of that order."""
+    return ORDERS[name]()

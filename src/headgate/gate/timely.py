@@ -1,0 +1,114 @@
+"""Those who can still be served in time go first, over another order.
+
+Where more is asked than can be done, a line that serves everyone in turn serves everyone too late: each has just
+waited longer than an answer is of use (``within_s`` of its claim: the objective for the first token, or its own
+deadline). Here whoever can't be served in time any more is parked behind those who can, and is served when none of
+them waits; where the line is full, the one that was parked first gives its place to a newcomer. Nobody is thrown out
+for being late. It is earliest deadline first with late work set aside (Moore and Hodgson's rule for the fewest late
+jobs, on line), and does what controlled delay (CoDel; Nichols and Jacobson, 2012) does by dropping.
+
+``lead_s`` is how long before its deadline a request must be granted: the engine needs that to its first token.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from headgate.gate.entries import Ticket
+    from headgate.gate.ordering import Order
+
+_SLACK = 32
+_LEAD_MOST = 0.8
+"""Of what a claim allows: an engine that takes longer than that is late with everybody, and parking helps nobody."""
+
+
+class Timely:
+    """Two lines, each in the order that ``beneath`` makes: those in time, and those parked.
+
+    Attributes:
+        lead_s: from the grant to the first token; who is nearer to its deadline than this is late.
+    """
+
+    __slots__ = ("_due", "_in_time", "_parked", "_since", "_watched", "lead_s")
+
+    def __init__(self, beneath: Callable[[], Order]) -> None:
+        self.lead_s = 0.0
+        self._in_time = beneath()
+        self._parked = beneath()
+        self._since: OrderedDict[Ticket, None] = OrderedDict()
+        self._due: list[tuple[float, int, Ticket]] = []
+        self._watched: set[Ticket] = set()
+
+    @property
+    def parked(self) -> int:
+        """How many are too late to be served in time."""
+        return len(self._since)
+
+    def push(self, ticket: Ticket, *, front: bool = False) -> None:
+        self._in_time.push(ticket, front=front)
+        if front or ticket.claim.within_s == inf:
+            return
+        self._watched.add(ticket)
+        heappush(self._due, (ticket.queued_from + ticket.claim.within_s, ticket.number, ticket))
+        if len(self._due) > 2 * len(self._watched) + _SLACK:
+            self._due = [entry for entry in self._due if entry[2] in self._watched]
+            heapify(self._due)
+
+    def head(self, queue_s: float) -> Ticket | None:
+        self._park(queue_s)
+        return self._in_time.head(queue_s) or self._parked.head(queue_s)
+
+    def take(self, ticket: Ticket) -> None:
+        if ticket in self._since:
+            del self._since[ticket]
+            self._parked.take(ticket)
+            self._in_time.serve(ticket)  # one account for both lines: the other's charge is only for its turns
+        else:
+            self._watched.discard(ticket)
+            self._in_time.take(ticket)
+
+    def serve(self, ticket: Ticket) -> None:
+        self._in_time.serve(ticket)
+
+    def settle(self, ticket: Ticket, tokens: float) -> None:
+        self._in_time.settle(ticket, tokens)
+
+    def remove(self, ticket: Ticket) -> None:
+        if ticket in self._since:
+            del self._since[ticket]
+            self._parked.remove(ticket)
+        else:
+            self._watched.discard(ticket)
+            self._in_time.remove(ticket)
+
+    def last(self) -> Ticket | None:
+        return next(iter(self._since), None) or self._in_time.last()
+
+    def before(self, ticket: Ticket) -> int:
+        return 0 if ticket in self._since else self._in_time.before(ticket)
+
+    def __len__(self) -> int:
+        return len(self._in_time) + len(self._parked)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        yield from self._in_time
+        yield from self._parked
+
+    def _park(self, queue_s: float) -> None:
+        due = self._due
+        while due:
+            due_s, _, ticket = due[0]
+            if ticket in self._watched and due_s - min(self.lead_s, _LEAD_MOST * ticket.claim.within_s) > queue_s:
+                break
+            heappop(due)
+            if ticket in self._watched:
+                self._watched.remove(ticket)
+                self._in_time.remove(ticket)
+                self._parked.push(ticket)
+                self._since[ticket] = None

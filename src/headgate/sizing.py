@@ -1,0 +1,99 @@
+"""``MAX_ACTIVE=auto``: each engine's slots, moved once a second by what the engine shows.
+
+The rule is ``gate.limits``, pure; here an engine's own totals become readings, and the slots go to its supervisor.
+Apart from ``engines``, which exists for each request: this looks at a whole engine, now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
+
+from headgate.gate.limits import Limit, Reading
+from headgate.pool.statement import NO_PACE
+from headgate.telemetry.metrics import gauges
+
+if TYPE_CHECKING:
+    from headgate.gate import Gate
+    from headgate.pool.pool import Pool
+    from headgate.pool.statement import Metrics, Pace
+    from headgate.pool.supervisor import Supervisor
+    from headgate.telemetry.slo import Objectives
+
+
+@dataclass(slots=True)
+class _Sized:
+    """One life of an engine: its limit, and what it had shown at the last reading."""
+
+    life: int
+    limit: Limit
+    shown: Metrics | None
+    pace: Pace
+    at_s: float
+
+
+class Sizing:
+    """All engines' limits.
+
+    Args:
+        objectives: what a good answer is; the slots follow from it.
+    """
+
+    def __init__(self, pool: Pool, gate: Gate, objectives: Objectives) -> None:
+        self._pool = pool
+        self._gate = gate
+        self._objectives = objectives
+        self._sized: dict[str, _Sized] = {}
+
+    def tick(self, now_s: float) -> None:
+        """Read every engine that has said something new; to be called about once a second."""
+        for engine in self._pool.engines:
+            if engine.slots and engine.gauges is not None:
+                self._read(engine, engine.gauges, now_s)
+
+    def why(self, engine: str) -> str | None:
+        """What moved an engine's slots last; None while nothing was read of it."""
+        sized = self._sized.get(engine)
+        return sized.limit.why if sized is not None else None
+
+    def states(self) -> Iterator[Metric]:
+        """Why each engine has the slots that it has, for a scrape."""
+        yield gauges(
+            "api_max_active_why",
+            "1 for what moved the engine's slots last: start, itl, ttft, preemptions, engine_line, room.",
+            ("engine", "why"),
+            {(name, sized.limit.why): 1.0 for name, sized in self._sized.items()},
+        )
+
+    def _read(self, engine: Supervisor, shown: Metrics, now_s: float) -> None:
+        sized = self._sized.get(engine.name)
+        if sized is None or sized.life != engine.life or sized.limit.most != engine.most:
+            limit = Limit(engine.most, itl_s=self._objectives.itl_s, ttft_s=self._objectives.ttft_s)
+            self._sized[engine.name] = _Sized(engine.life, limit, shown, shown.pace, now_s)
+            engine.set_max_active(limit.slots)
+            return
+        if shown is sized.shown:
+            return
+        before, pace = sized.pace, shown.pace
+        if pace.gaps < before.gaps or pace.firsts < before.firsts:  # somebody else's engine, started anew
+            before = NO_PACE
+        slots = sized.limit.read(
+            Reading(
+                seconds=now_s - sized.at_s,
+                active=self._gate.held_on(engine.name),
+                wanted=self._gate.waiting > 0,
+                gaps_s=pace.gaps_s - before.gaps_s,
+                gaps=pace.gaps - before.gaps,
+                firsts_s=pace.firsts_s - before.firsts_s,
+                firsts=pace.firsts - before.firsts,
+                preempted=pace.preemptions - before.preemptions,
+                running=shown.counters.running,
+                waiting=shown.waiting,
+                kv_usage=shown.kv_usage,
+            )
+        )
+        sized.shown, sized.pace, sized.at_s = shown, pace, now_s
+        engine.set_max_active(slots)

@@ -1,0 +1,115 @@
+"""The controller of MAX_ACTIVE=auto, reading by reading. Whether it finds the right number is in test_goodput."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate.gate.estimate import Estimate
+from headgate.gate.limits import DOWN_MOST, SETTLE_S, UP_MOST, Limit, Reading
+
+CALM = Reading(1.0, active=100, wanted=True, gaps_s=5.0, gaps=100, firsts_s=1.0, firsts=10, running=100, waiting=0)
+"""100 slots held, tokens each 50 ms, first tokens after 0.1 s."""
+
+
+def a_limit(most: int = 100) -> Limit:
+    return Limit(most, itl_s=0.1, ttft_s=1.0)
+
+
+def test_it_starts_at_what_the_engine_schedules_and_stays_while_all_is_well() -> None:
+    limit = a_limit()
+    assert [limit.read(CALM) for _ in range(10)] == [100] * 10
+    assert limit.why == "start"
+
+
+def test_slow_tokens_take_slots_away_at_once_and_then_it_waits_for_the_effect() -> None:
+    limit = a_limit()
+    slow = CALM._replace(gaps_s=20.0)
+    down = limit.read(slow)
+    assert 75 <= down < 100
+    assert limit.why == "itl"
+    assert [limit.read(slow) for _ in range(int(SETTLE_S) - 1)] == [down] * 3
+    assert limit.read(slow) < down
+
+
+def test_late_first_tokens_take_slots_away() -> None:
+    limit = a_limit()
+    assert limit.read(CALM._replace(firsts_s=8.0)) < 100
+    assert limit.why == "ttft"
+
+
+def test_preemptions_take_slots_away_and_their_number_is_remembered() -> None:
+    limit = a_limit(200)
+    full = CALM._replace(active=200, running=150.0)
+    down = limit.read(full._replace(preempted=3))
+    assert down < 150
+    assert limit.why == "preemptions"
+    ups = [limit.read(CALM._replace(active=limit.slots)) for _ in range(60)]
+    assert ups[-1] <= down + 20, "it comes back to that number slowly"
+
+
+def test_a_line_inside_the_engine_takes_slots_away_if_it_lasts() -> None:
+    limit = a_limit()
+    lined_up = CALM._replace(running=60.0, waiting=40.0)
+    readings = [limit.read(lined_up) for _ in range(5)]
+    assert readings[0] == 100
+    assert readings[-1] < 100
+    assert limit.why == "engine_line"
+
+
+def test_it_grows_only_while_slots_are_short() -> None:
+    limit = a_limit()
+    limit.read(CALM._replace(gaps_s=20.0))
+    low = limit.slots
+    for _ in range(30):
+        limit.read(CALM._replace(active=10, wanted=False))
+    assert limit.slots == low
+    for _ in range(30):
+        limit.read(CALM._replace(active=limit.slots))
+    assert limit.slots > low
+    assert limit.why == "room"
+
+
+@given(
+    st.lists(
+        st.builds(
+            Reading,
+            seconds=st.sampled_from([0.5, 1.0, 5.0]),
+            active=st.integers(0, 300),
+            wanted=st.booleans(),
+            gaps_s=st.floats(0, 1000),
+            gaps=st.integers(0, 1000),
+            firsts_s=st.floats(0, 1000),
+            firsts=st.integers(0, 100),
+            preempted=st.sampled_from([0, 0, 0, 5]),
+            running=st.one_of(st.none(), st.floats(0, 300)),
+            waiting=st.one_of(st.none(), st.floats(0, 300)),
+            kv_usage=st.one_of(st.none(), st.floats(0, 1)),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_it_reads_it_stays_in_bounds_and_its_steps_up_are_small(readings: list[Reading]) -> None:
+    limit = a_limit(256)
+    for reading in readings:
+        before = limit.slots
+        after = limit.read(reading)
+        assert 1 <= after <= 256
+        assert after <= before + max(1, UP_MOST * before) + 1
+        if limit.why in ("itl", "ttft", "engine_line") and after < before:
+            at_work = min(before, max(reading.active, 1))
+            assert after >= int(at_work * (1 - DOWN_MOST)) - 1
+
+
+def test_an_estimate_learns_what_a_caller_really_uses() -> None:
+    estimate = Estimate()
+    first = estimate.tokens("k", 400, 4000)
+    for _ in range(60):
+        estimate.learn("k", 400, prompt_tokens=100, completion_tokens=20)
+        estimate.tokens("k", 400, 4000)
+    learnt = estimate.tokens("k", 400, 4000)
+    assert learnt < first
+    assert abs(learnt - 120) < 5
+    assert estimate.tokens("k", 400, 4) < learnt, "a limit below the habit counts"
+    assert estimate.tokens("k", 400, 4000, sequences=3) > learnt, "every sequence counts"
+    assert estimate.tokens("other", 400, 4000) == first, "each key for itself"
