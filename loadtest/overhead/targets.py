@@ -17,7 +17,14 @@ from pathlib import Path
 
 MAX_AT_ONCE = 4096
 # Headgate reads these from the environment beside HEADGATE_*: the caller's shell must not leak in.
-BARE_SETTINGS = ("MAX_ACTIVE", "QUEUE_MODE", "QUEUE_MAX", "QUEUE_TIMEOUT_S", "REQUEST_TIMEOUT_S")
+BARE_SETTINGS = (
+    "MAX_ACTIVE",
+    "QUEUE_MODE",
+    "QUEUE_MAX",
+    "QUEUE_TIMEOUT_S",
+    "REQUEST_TIMEOUT_S",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
 
 HAPROXY_CONFIG = """\
 global

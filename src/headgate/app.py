@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import httpx
 import uvicorn
@@ -57,6 +57,9 @@ from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import Metrics
 from headgate.telemetry.nvml import Driver
 from headgate.telemetry.slo import Objectives
+
+if TYPE_CHECKING:
+    from headgate.telemetry.tracing import Tracer
 
 log = logging.getLogger("headgate")
 
@@ -95,6 +98,19 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
         return [VllmLauncher(settings.model, names, args, settings.engine_command)]
     except ValueError as error:
         raise SettingsError(str(error)) from None
+
+
+def tracer(endpoint: str | None) -> Tracer | None:
+    """What sends spans there; None where they go nowhere. OpenTelemetry is imported only where it is used."""
+    if endpoint is None:
+        return None
+    try:
+        from headgate.telemetry.tracing import Tracer
+    except ImportError as error:
+        what = "OTEL_EXPORTER_OTLP_ENDPOINT is set, and nothing is traced (%s): pip install 'headgate[tracing]'"
+        log.warning(what, error)
+        return None
+    return Tracer(endpoint, __version__)
 
 
 class Gateway:
@@ -142,6 +158,7 @@ class Gateway:
         )
         self._sizing = Sizing(self.pool, self._gate, objectives) if settings.max_active is None else None
         charges = self._charges()
+        self._tracer = tracer(settings.otel_exporter_otlp_endpoint)
         self._flow = Flow(
             self._gate,
             self.engines,
@@ -150,6 +167,7 @@ class Gateway:
             Limits(settings.request_timeout_s, settings.status_hold_s, slo=objectives),
             self._clock,
             charges.hold if charges is not None else None,
+            self._tracer,
         )
         self.metrics.before_collecting = self._flow.count
         self.gpus = Gpus(
@@ -288,6 +306,8 @@ class Gateway:
         self.engines.close()
         self.gpus.stop()
         self.log.flush()
+        if self._tracer is not None:
+            await self._tracer.close()
         return clean
 
 

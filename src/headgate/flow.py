@@ -3,6 +3,8 @@
 The only module that joins the stops. It knows no web framework: a ``Call`` came from somewhere, a ``Sink`` takes the
 answer. What is tried again is decided here and nowhere else: nothing after the first byte; before it, a request whose
 engine failed goes back to the head of the line once, and one that was there at two failures is refused.
+
+Long, since it is one way: what a request has come to is passed from each part to the next, and booked at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -28,6 +30,10 @@ from headgate.relay.upstream import Unreachable, Upstream
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import OTHER, Metrics
 from headgate.telemetry.slo import LEFT, OK, Objectives, judge
+from headgate.telemetry.tracecontext import TraceContext
+
+if TYPE_CHECKING:
+    from headgate.telemetry.tracing import Trace, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +68,7 @@ class Call(msgspec.Struct):
         rank: its priority: 0 normal, below 0 sooner, above 0 later.
         deadline_s: how long it may wait for a slot before it is of no use.
         tells_place: the client wants to be told its place in the line while it waits.
+        trace: the caller's trace, where it told one.
     """
 
     route: str
@@ -79,6 +86,7 @@ class Call(msgspec.Struct):
     rank: int = 0
     deadline_s: float = math.inf
     tells_place: bool = False
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +158,13 @@ class _Life:
     queued_since: float | None = None
     failures: int = 0
     lease: Lease | None = None
+    trace: Trace | None = None
 
     @property
     def example(self) -> tuple[str, str]:
-        """The label of its examples: an id of ours, that the log's line has too."""
+        """The label of its examples: its trace, or an id of ours that the log's line has too."""
+        if self.trace is not None and self.trace.sampled:
+            return "trace_id", self.trace.trace_id
         return "request", self.engine_request_id
 
 
@@ -170,6 +181,7 @@ class Flow:
     Args:
         clock: seconds, monotonic; the same that the gate and the calls' ``arrived`` use.
         charge: makes a lease one whose time is paid for, by model and key; None: nothing costs.
+        tracer: where requests' spans go; None: nowhere, and a caller's trace is passed on as it came.
     """
 
     def __init__(
@@ -181,6 +193,7 @@ class Flow:
         limits: Limits,
         clock: Callable[[], float],
         charge: Callable[[Lease, str, str], Slot] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._gate = gate
         self._engines = engines
@@ -189,6 +202,7 @@ class Flow:
         self._limits = limits
         self._clock = clock
         self._charge = charge
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._boot = os.urandom(4).hex()
@@ -252,6 +266,8 @@ class Flow:
         known = self._engines.serves(model_asked)
         model = model_asked if known else OTHER
         life = _Life()
+        if self._tracer is not None:
+            life.trace = self._tracer.begin(call.route, model, call.trace, call.arrived, self._clock())
         ttft = self._metrics.ttft.at((model,))
 
         def first(ttft_s: float) -> None:
@@ -309,9 +325,12 @@ class Flow:
         claim = self._claim(call)
         while True:
             life.queued_since = self._clock()
+            waking_s = lease.waking_s if lease is not None else 0.0
             free = (
                 self._gate.acquire_nowait(weight=call.asked.sequences, claim=claim, who=who) if lease is None else None
             )
+            if free is None and life.trace is not None:
+                life.trace.waits(unready=self._engines.any_ready() is None)
             lease = free or await self._gate.acquire(
                 weight=call.asked.sequences,
                 size_bytes=len(call.body),
@@ -320,7 +339,7 @@ class Flow:
                 claim=claim,
                 who=who,
             )
-            self._leave_line(life, "granted")
+            self._leave_line(life, "granted", lease.waking_s - waking_s)
             life.engine = lease.engine
             life.lease = lease
             reply.queue_s = lease.waited_s + lease.waking_s
@@ -379,7 +398,10 @@ class Flow:
         try:
             route = self._engines.route(engine)
             life.engine_request_id = self.new_id()
-            request = self._request(call, route, life.engine_request_id)
+            trace = call.trace
+            if life.trace is not None:
+                trace = life.trace.asks(engine, life.engine_request_id, self._clock()) or trace
+            request = self._request(call, route, life.engine_request_id, trace)
             exchange = route.upstream.idle() or await route.upstream.connect()
             if call.gated:
                 self._batches.observe(min(call.asked.sequences, BATCH_MOST))
@@ -407,18 +429,23 @@ class Flow:
             del self._running[reply]
             self._relayed[engine] = self._relayed.get(engine, 0) + reply.events
             self._metrics.engine_requests.add((engine, outcome))
+            if life.trace is not None:
+                first_at = reply.first_event_at if reply.events else None
+                usage = (reply.usage.prompt_tokens, reply.usage.completion_tokens) if reply.usage_told else None
+                life.trace.asked(self._clock(), outcome, first_at, usage)
 
-    def _request(self, call: Call, route: Route, request_id: str) -> bytes:
+    def _request(self, call: Call, route: Route, request_id: str, trace: TraceContext | None) -> bytes:
         body = call.body
         if call.can_ask_usage and call.plan.streamed and route.can_include_usage and not call.asked.include_usage:
             body = openai.ask_for_usage(body, call.asked)
-        return b"POST %b%b HTTP/1.1\r\n%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
+        return b"POST %b%b HTTP/1.1\r\n%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
             route.prefix,
             call.target,
             route.headers,
             call.content_type,
             len(body),
             request_id.encode(),
+            trace.header_lines() if trace is not None else b"",
             body,
         )
 
@@ -431,10 +458,13 @@ class Flow:
         waking_s = lease.waking_s if lease is not None else 0.0
         return self._limits.request_timeout_s - (self._clock() - call.arrived - waking_s)
 
-    def _leave_line(self, life: _Life, outcome: str) -> None:
-        if life.queued_since is not None:
-            self._metrics.queue_wait.at((outcome,)).observe(self._clock() - life.queued_since)
-            life.queued_since = None
+    def _leave_line(self, life: _Life, outcome: str, waking_s: float | None = None) -> None:
+        since, life.queued_since = life.queued_since, None
+        if since is not None:
+            now = self._clock()
+            self._metrics.queue_wait.at((outcome,)).observe(now - since)
+            if life.trace is not None:
+                life.trace.waited(since, now, outcome, waking_s, unready=self._engines.any_ready() is None)
 
     # Without slots.
 
@@ -489,9 +519,13 @@ class Flow:
             )
             if verdict is not None:
                 metrics.slo.add((model, verdict))
+        trace = life.trace
+        if trace is not None:
+            trace.ends(now, ending.status, ending.reason, call.key, call.request_id, estimated=estimated)
         self._log.write(
             {
                 "request_id": call.request_id,
+                "trace_id": trace.trace_id if trace is not None else call.trace and call.trace.trace_id,
                 "route": call.route,
                 "model": model,
                 "key": call.key,

@@ -1,6 +1,6 @@
 """Every setting: its name, default and meaning, and where it may come from.
 
-A flag beats the environment (``HEADGATE_<NAME>``; five names that people know are read bare too), which beats
+A flag beats the environment (``HEADGATE_<NAME>``; some names that people know are read bare too), which beats
 ``headgate.toml``, which beats the default. Only ``app`` and ``cli`` see a ``Settings``; everything below gets plain
 values. docs/configuration.md is checked against this file by a test.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -22,7 +23,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from headgate.relay.reply import FinalEvent
 
 PREFIX = "HEADGATE_"
-BARE = frozenset(("max_active", "queue_mode", "queue_max", "queue_timeout_s", "request_timeout_s"))
+BARE = frozenset(
+    (
+        *("max_active", "queue_mode", "queue_max", "queue_timeout_s", "request_timeout_s"),
+        "otel_exporter_otlp_endpoint",
+    )
+)
 FILE = "headgate.toml"
 SIMULATED_MODEL = "headgate-simulated"
 
@@ -83,6 +89,12 @@ def _networks(value: object) -> object:
         return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
     except ValueError:
         raise ValueError("addresses or networks, comma-separated, such as 10.0.0.0/8") from None
+
+
+def _http_url(value: str | None) -> str | None:
+    if value is not None and not re.match(r"https?://[^\s/]+\S*\Z", value):
+        raise ValueError("a URL that begins with http:// or https://")
+    return value
 
 
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
@@ -168,6 +180,11 @@ class Settings(BaseSettings):
     max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else json.")
     log_level: Annotated[str, AfterValidator(_level)] = Field("info", description="debug, info, warning or error.")
+    otel_exporter_otlp_endpoint: Annotated[str | None, AfterValidator(_http_url)] = Field(
+        None,
+        description="An OpenTelemetry collector to send spans to over OTLP/HTTP, such as http://127.0.0.1:4318; "
+        "none: no tracing.",
+    )
     cache_dir: Path = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headgate",
         description="Where start-up times are remembered.",

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -56,14 +55,15 @@ def test_file_that_is_no_toml_is_one_line(folder: Path, content: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(BARE))
 def test_names_from_the_source_documents_are_read_bare(name: str) -> None:
-    value = {"queue_mode": "reject"}.get(name, "7")
-    expected: Any = {"queue_mode": "reject"}.get(name, 7)
-    assert getattr(load({}, {name.upper(): value}), name) == expected
+    words = {"queue_mode": ("reject", "queue"), "otel_exporter_otlp_endpoint": ("http://a:4318", "https://b")}
+    bare, prefixed = words.get(name, ("7", "9"))
+    assert str(getattr(load({}, {name.upper(): bare}), name)) in (bare, f"{bare}.0")
     for environ in (
-        {name.upper(): value, f"HEADGATE_{name.upper()}": "queue" if name == "queue_mode" else "9"},
-        {f"HEADGATE_{name.upper()}": "queue" if name == "queue_mode" else "9", name.upper(): value},
+        {name.upper(): bare, f"HEADGATE_{name.upper()}": prefixed},
+        {f"HEADGATE_{name.upper()}": prefixed, name.upper(): bare},
     ):
-        assert getattr(load({}, environ), name) in ("queue", 9), "the one with the prefix wins, in any order"
+        seen = str(getattr(load({}, environ), name))
+        assert seen in (prefixed, f"{prefixed}.0"), "the one with the prefix wins, in any order"
 
 
 def test_other_bare_names_and_lower_case_ones_are_not_ours() -> None:
@@ -110,6 +110,8 @@ def test_empty_key_is_refused_and_opens_no_door(name: str) -> None:
         ({"HEADGATE_LOG_LEVEL": "loud"}, "HEADGATE_LOG_LEVEL", "'loud'", "debug, info, warning, error"),
         ({"HEADGATE_FINAL_EVENT": "x"}, "HEADGATE_FINAL_EVENT", "'x'", "'auto', 'data', 'comment' or 'off'"),
         ({"HEADGATE_ENGINE": "gpt"}, "HEADGATE_ENGINE", "'gpt'", "'remote'"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "tempo:4317"}, "OTEL_EXPORTER_OTLP_ENDPOINT", "'tempo:4317'", "http://"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, "OTEL_EXPORTER_OTLP_ENDPOINT", "'http://'", "a URL"),
     ],
 )
 def test_impossible_value_is_one_line_with_name_value_and_what_it_takes(

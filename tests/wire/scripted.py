@@ -36,6 +36,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.requests: list[bytes] = []
+        self.heads: list[dict[str, str]] = []
         self._answers: SimpleQueue[tuple[bytes, bool]] = SimpleQueue()
         self.url = ""
 
@@ -55,10 +56,12 @@ def scripted_engine() -> Iterator[Scripted]:
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             while first := self.rfile.readline():
-                length = 0
-                while (line := self.rfile.readline().strip()) != b"":
-                    name, _, value = line.partition(b":")
-                    length = int(value) if name.lower() == b"content-length" else length
+                head: dict[str, str] = {}
+                while (line := self.rfile.readline().strip().decode("latin-1")) != "":
+                    name, _, value = line.partition(":")
+                    assert name.lower() not in head, f"the gateway sent {name} twice"
+                    head[name.lower()] = value.strip()
+                length = int(head.get("content-length", 0))
                 body = self.rfile.read(length)
                 if first.startswith(b"GET /v1/models"):
                     self.wfile.write(JSON + sized(json.dumps({"data": [{"id": MODEL}]}).encode()))
@@ -66,6 +69,7 @@ def scripted_engine() -> Iterator[Scripted]:
                     self.wfile.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
                 else:
                     script.requests.append(body)
+                    script.heads.append(head)
                     answer, close = script.next_answer()
                     self.wfile.write(answer)
                     if close:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from headgate import __version__
 from headgate.api.generation import ENDPOINTS
 from headgate.pool.lifecycle import State
 from tests.simulated import simulated_engine
+from tests.tools import tool
 from tests.wire.books import (
     OPEN_METRICS,
     OPERATION,
@@ -562,3 +564,18 @@ def test_every_figure_in_json_is_a_number(gate: Gateway) -> None:
         assert family["help"]
         assert family["type"] in ("counter", "gauge", "histogram")
         assert all(isinstance(sample["value"], int | float) for sample in family["samples"])
+
+
+def test_prometheus_own_lint_finds_nothing(gate: Gateway, engine: Scripted) -> None:
+    engine.say(SSE + chunked(HELLO, HELLO, USAGE, DONE))
+    gate.ask()
+    gate.ask({})
+    linted = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=gate.get("/metrics").text,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (linted.returncode, linted.stderr + linted.stdout) == (0, "")

@@ -20,7 +20,9 @@ from headgate.errors import Reason, Refusal
 from headgate.flow import Call, Flow, priority
 from headgate.openai import Asked, Dialect
 from headgate.relay.reply import FinalEvent, Plan
+from headgate.telemetry import tracecontext
 from headgate.telemetry.metrics import OTHER, Metrics
+from headgate.telemetry.tracecontext import TraceContext
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -107,7 +109,7 @@ class Generation:
         connection: Connection = scope["headgate.connection"]
         sink = Downstream(connection, stall_s=self._send_stall_s)
         headers: Headers = scope["headers"]
-        request_id = self._request_id(headers)
+        request_id, trace = self._told(headers)
 
         def refuse(refusal: Refusal) -> int:
             status, head, body = problems.answer(refusal, endpoint.dialect)
@@ -121,7 +123,7 @@ class Generation:
         try:
             key = self._keys.caller(headers)
             wished = wishes.read(headers, believed=key != ANONYMOUS or self._from_proxy(scope))
-            call = await self._read(endpoint, scope, receive, headers, request_id, key, arrived, wished)
+            call = await self._read(endpoint, scope, receive, headers, request_id, trace, key, arrived, wished)
         except Refusal as refusal:
             status = refuse(refusal)
             self._metrics.requests.add((endpoint.path, OTHER, key, str(status), refusal.reason))
@@ -146,6 +148,7 @@ class Generation:
         receive: Receive,
         headers: Headers,
         request_id: str,
+        trace: TraceContext | None,
         key: str,
         arrived: float,
         wished: Wishes,
@@ -188,6 +191,7 @@ class Generation:
             rank=wished.rank + asked.in_background,
             deadline_s=wished.deadline_s,
             tells_place=wished.tells_place,
+            trace=trace,
         )
 
     def _from_proxy(self, scope: Scope) -> bool:
@@ -251,11 +255,19 @@ class Generation:
             f"`content-type` must be {wanted.decode()}, not {given.decode('latin-1') or 'missing'}.",
         )
 
-    def _request_id(self, headers: Headers) -> str:
+    def _told(self, headers: Headers) -> tuple[str, TraceContext | None]:
+        """The caller's id of this request, or one of ours; and its trace, where it told one."""
+        id_: bytes | None = None
+        parents: list[bytes] = []
+        states: list[bytes] = []
         for name, value in headers:
             if name == b"x-request-id":
-                text = value.decode("latin-1")
-                if _REQUEST_ID.match(text):
-                    return text
-                break
-        return self._flow.new_id()
+                id_ = value if id_ is None else id_
+            elif name == b"traceparent":
+                parents.append(value)
+            elif name == b"tracestate":
+                states.append(value)
+        trace = tracecontext.read(parents, states) if parents else None
+        if id_ is not None and _REQUEST_ID.match(text := id_.decode("latin-1")):
+            return text, trace
+        return self._flow.new_id(), trace

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric
 
@@ -35,19 +34,9 @@ class Counter:
         return family
 
 
-class Example(NamedTuple):
-    """One request that a bucket counted last, for whoever wants to look at such a one.
-
-    Attributes:
-        name, value: its label: ``trace_id`` or ``request``, and the id. Never a caller's string.
-        seconds: what was observed.
-        at: when, in Unix time.
-    """
-
-    name: str
-    value: str
-    seconds: float
-    at: float
+Example = tuple[str, str, float, float]
+"""One request that a bucket counted last: the name and the value of its label (``trace_id`` or ``request``, and the id;
+never a caller's string), what was observed, and when, in Unix time. A plain tuple: one is made for each request."""
 
 
 class Spread:
@@ -70,7 +59,7 @@ class Spread:
         bucket = bisect_left(self._bounds, value)
         self.counts[bucket] += 1
         self.total += value
-        self.examples[bucket] = Example(name, id_, value, at)
+        self.examples[bucket] = name, id_, value, at
 
     def cumulative(self) -> Iterator[tuple[str, float]]:
         """Pairs of upper bound and count up to it, ``+Inf`` last."""
@@ -82,9 +71,8 @@ class Spread:
     def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
         """As ``cumulative``, each with its example where it has one."""
         buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = list(self.cumulative())
-        for at, example in self.examples.items():
-            exemplar = Exemplar({example.name: example.value}, example.seconds, example.at)
-            buckets[at] = (*buckets[at][:2], exemplar)
+        for bucket, (name, id_, value, at) in self.examples.items():
+            buckets[bucket] = (*buckets[bucket][:2], Exemplar({name: id_}, value, at))
         return buckets
 
 
