@@ -40,7 +40,7 @@ from headgate.charges import Charges
 from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow, Limits
-from headgate.gate import Bin, Gate, Ledger, emptiest, make_order
+from headgate.gate import Bin, Gate, Ledger, Shedder, emptiest, make_order
 from headgate.picture import Picture
 from headgate.pool.history import History
 from headgate.pool.launchers import Launch
@@ -164,10 +164,11 @@ class Gateway:
             self.engines,
             self.metrics,
             self.log,
-            Limits(settings.request_timeout_s, settings.status_hold_s, slo=objectives),
+            Limits(settings.request_timeout_s, settings.status_hold_s, queue_max=settings.queue_max, slo=objectives),
             self._clock,
             charges.hold if charges is not None else None,
             self._tracer,
+            Shedder() if settings.shed else None,
         )
         self.metrics.before_collecting = self._flow.count
         self.gpus = Gpus(

@@ -15,6 +15,7 @@ class Reason(StrEnum):
     SLOTS_BUSY = "slots_busy"
     QUEUE_FULL = "queue_full"
     WAIT_TOO_LONG = "wait_too_long"
+    SHED = "shed"
     QUEUE_TIMEOUT = "queue_timeout"
     ENGINE_UNAVAILABLE = "engine_unavailable"
     DRAINING = "draining"

@@ -14,6 +14,7 @@ import itertools
 import logging
 import math
 import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import msgspec
 
 from headgate import openai
 from headgate.errors import Reason, Refusal
-from headgate.gate import Claim, Estimate, Gate, Lease
+from headgate.gate import Claim, Estimate, Gate, Lease, Shedder
 from headgate.openai import Asked
 from headgate.relay.reply import Ending, EngineBroke, Plan, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable, Upstream
@@ -132,6 +133,7 @@ class Limits:
     request_timeout_s: float
     status_hold_s: float
     side_calls: int = 64
+    queue_max: int = 64
     slo: Objectives = field(default_factory=Objectives)
 
 
@@ -180,6 +182,7 @@ class Flow:
 
     Args:
         clock: seconds, monotonic; the same that the gate and the calls' ``arrived`` use.
+        shedder: refuses some by chance where the load is high; None: it refuses nobody.
         charge: makes a lease one whose time is paid for, by model and key; None: nothing costs.
         tracer: where requests' spans go; None: nowhere, and a caller's trace is passed on as it came.
     """
@@ -194,6 +197,7 @@ class Flow:
         clock: Callable[[], float],
         charge: Callable[[Lease, str, str], Slot] | None = None,
         tracer: Tracer | None = None,
+        shedder: Shedder | None = None,
     ) -> None:
         self._gate = gate
         self._engines = engines
@@ -212,6 +216,7 @@ class Flow:
         self._relayed: dict[str, int] = {}
         self._tokens_of_whole = 0
         self._estimate = Estimate()
+        self._shedder = shedder
 
     @property
     def request_timeout_s(self) -> float:
@@ -323,6 +328,7 @@ class Flow:
         tells = call.tells_place and call.plan.streamed
         who = Asker(call.key, model, call.plan.streamed, call.asked.max_tokens, reply, tells)
         claim = self._claim(call)
+        self._shed(call)
         while True:
             life.queued_since = self._clock()
             waking_s = lease.waking_s if lease is not None else 0.0
@@ -342,6 +348,10 @@ class Flow:
             self._leave_line(life, "granted", lease.waking_s - waking_s)
             life.engine = lease.engine
             life.lease = lease
+            if lease.predicted_s is not None:
+                off_s = lease.waited_s - lease.predicted_s
+                direction = "longer" if off_s > 0 else "shorter"
+                self._metrics.prediction_error.at((direction,)).observe(abs(off_s))
             reply.queue_s = lease.waited_s + lease.waking_s
             reply.headers[1:] = [
                 (b"x-headgate-queue-ms", b"%.1f" % (reply.queue_s * 1e3)),
@@ -362,6 +372,14 @@ class Flow:
                     raise Refusal(
                         Reason.ENGINE_FAILED, f"Two engines died at this request; the last, {broke}."
                     ) from None
+
+    def _shed(self, call: Call) -> None:
+        """Raises Refusal: ``shed``, by chance, where the load is high."""
+        if self._shedder is None:
+            return
+        chance = self._shedder.chance(self._gate.waiting, self._limits.queue_max, call.rank)
+        if chance and random.random() < chance:  # noqa: S311  chance, not a secret
+            raise self._gate.turn_away(Reason.SHED, call.asked.sequences)
 
     def _claim(self, call: Call) -> Claim:
         """What its place in the line depends on."""
@@ -503,6 +521,8 @@ class Flow:
         if told.prompt_tokens:
             metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
         if first is not None and ending.status < 400:
+            if self._shedder is not None:
+                self._shedder.learn(now - call.arrived)
             metrics.latency.at((call.route, model)).observe_example(now - call.arrived, *life.example, time.time())
         if life.lease is not None and first is not None:
             prompt = told.prompt_tokens

@@ -144,6 +144,7 @@ class Settings(BaseSettings):
         "fair",
         description="Who is next: `fifo`; `priority`, with age; `fair`, by shares of tokens too.",
     )
+    shed: bool = Field(False, description="Refuse some by chance before the line is full, the lowest priority first.")
     request_timeout_s: Seconds = Field(300.0, description="Longest a whole request may take, waking excluded.")
     wake_timeout_s: Seconds = Field(300.0, description="Longest wait for an engine to become ready.")
     drain_timeout_s: Seconds = Field(30.0, description="Longest a shutdown waits for what runs and waits.")

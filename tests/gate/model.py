@@ -18,6 +18,7 @@ import pytest
 from headgate.errors import Reason
 from headgate.gate import Ledger, LedgerError
 from headgate.gate.entries import NOBODY, Claim
+from headgate.gate.forecast import HOPE
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Granted, Refused, Waiting
 
@@ -283,7 +284,7 @@ class Rig:
         forecast, slots = self.ledger._forecast, self.ledger._slots
         slot_s = forecast.slot_s(self.now, slots.last_total, slots.holders)
         promise_s = min(self.rules.queue_timeout_s, ticket.claim.deadline_s)
-        return forecast.hopeful_s(self.mirror.before(ticket), slot_s) <= promise_s
+        return HOPE * forecast.behind_s(self.mirror.before(ticket), slot_s) <= promise_s
 
     def _queue_now(self) -> float:
         return self.ledger._deadlines.clocks(self.now)[0]

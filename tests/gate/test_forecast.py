@@ -10,7 +10,7 @@ import pytest
 
 from headgate.errors import Reason
 from headgate.gate.entries import Ticket
-from headgate.gate.forecast import HORIZON_S, Forecast, View
+from headgate.gate.forecast import APART, HORIZON_S, Forecast, View
 from headgate.gate.outcomes import Refused
 from tests.gate.says import a_ledger, granted, waiting
 
@@ -114,22 +114,23 @@ def busy(forecast: Forecast, now: float, weight: int = 1) -> float:
     return forecast.retry_after_s(now, Reason.SLOTS_BUSY, GATE._replace(weight=weight))
 
 
-def test_returns_are_spread_over_the_time_in_which_slots_come_free() -> None:
+def test_returns_are_spread_a_little_further_apart_than_slots_come_free() -> None:
     forecast = measured(8.0)
-    assert [busy(forecast, 0.0) for _ in range(4)] == [2.0, 4.0, 6.0, 8.0]
+    told = [busy(forecast, 0.0) for _ in range(4)]
+    assert told == pytest.approx([2.0, 2.0 + 2 * APART, 2.0 + 4 * APART, 2.0 + 6 * APART])
 
 
 def test_a_heavy_return_takes_the_place_of_several() -> None:
     forecast = measured(8.0)
     assert busy(forecast, 0.0, weight=3) == 6.0
-    assert busy(forecast, 0.0) == 8.0
+    assert busy(forecast, 0.0) == pytest.approx(2.0 + 6 * APART)
 
 
 def test_bookings_are_worked_off_in_time() -> None:
     forecast = measured(8.0)
     for _ in range(5):
         busy(forecast, 0.0)
-    assert busy(forecast, 7.0) == 5.0
+    assert busy(forecast, 7.0) == pytest.approx(2.0 + 10 * APART - 7.0)
     assert busy(forecast, 100.0) == 2.0
 
 

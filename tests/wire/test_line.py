@@ -180,3 +180,18 @@ def test_slots_are_found_where_the_engine_cannot_keep_the_objective_with_all_it_
         with gate.hold(60, 60_000):
             wait_until(lambda: gate.metric("api_max_active") < 50, "there are fewer slots")
             assert gate.metric("api_max_active_why", why="itl") == 1.0
+
+
+def test_at_full_load_the_shedder_turns_newcomers_away() -> None:
+    flags = ("--max-active", "1", "--queue-max", "2", "--shed", "true")
+    with ExitStack() as stack:
+        engine = stack.enter_context(simulated_engine(*ROOMY))
+        gate = stack.enter_context(gateway(engine, *flags))
+        stack.enter_context(gate.hold(1, 60_000))
+        for place in (1, 2):
+            stack.enter_context(gate.client()).post(CHAT, chat(1))
+            gate.until(queued=place)
+        refused = gate.ask()
+        assert (refused.status, refused.error["code"]) == (429, "shed")
+        assert int(refused.headers["retry-after-ms"]) > 0
+        gate.until_counted(1, "api_refusals_total", reason="shed")

@@ -12,6 +12,7 @@ STATUS: dict[Reason, int] = {
     Reason.SLOTS_BUSY: 429,
     Reason.QUEUE_FULL: 429,
     Reason.WAIT_TOO_LONG: 429,
+    Reason.SHED: 429,
     Reason.QUEUE_TIMEOUT: 503,
     Reason.ENGINE_UNAVAILABLE: 503,
     Reason.DRAINING: 503,

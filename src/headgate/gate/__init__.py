@@ -2,7 +2,8 @@
 
 ``Gate`` is what others use: ``acquire`` a ``Lease``, ``release`` it. The rest can be read alone, in this
 order: ``entries``, ``outcomes``, ``slots``, ``ordering`` (and ``fair``, ``priority``, ``timely``), ``deadlines``,
-``forecast``, ``ledger``, ``gate``; ``limits`` and ``estimate`` by themselves.
+``forecast``, ``ledger``, ``gate``; ``limits``, ``estimate`` and ``shedding`` by
+themselves.
 """
 
 from headgate.gate.entries import Claim, Statistics
@@ -11,6 +12,7 @@ from headgate.gate.gate import Gate, Lease
 from headgate.gate.ledger import Ledger, LedgerError
 from headgate.gate.ordering import Fifo, Order
 from headgate.gate.orders import make_order
+from headgate.gate.shedding import Shedder
 from headgate.gate.slots import Bin, emptiest
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Ledger",
     "LedgerError",
     "Order",
+    "Shedder",
     "Statistics",
     "emptiest",
     "make_order",

@@ -48,6 +48,7 @@ class Ticket:
 
     ``queued_from`` and ``woken_from`` are origins on the queue clock and the wake clock: what a clock shows
     less its origin is what the request has spent under it, the time before a return to the line included.
+    ``predicted_s`` is the wait that was forecast when it came, where it had to wait.
     ``tokens`` begins as what the claim says, and becomes what was charged for it.
     ``who`` is the caller's own; the gate only hands it out with what it shows, and lets go of it at the end: a
     heap of deadlines may keep the ticket for longer.
@@ -63,6 +64,7 @@ class Ticket:
     granted_at: float = 0.0
     claim: Claim = NOBODY
     tokens: float = 1.0
+    predicted_s: float | None = None
     who: object = None
 
 

@@ -26,6 +26,7 @@ LEAST_S = 0.001
 HORIZON_S = 600.0
 _SURE = 32  # completions before a forecast may cost somebody the place
 _FIRST_GAIN = 0.05
+APART = 1.3  # returns are booked further apart than slots come free: one that is late must not meet the next
 HOPE = 0.75  # of what a forecast says, where it may cost somebody the place
 _MEMORY = 64  # slots' worth of completions that the mean remembers
 _PLAYED = 4000  # slots that the line may need for its grants to be played through, which costs a µs each
@@ -95,9 +96,9 @@ class Forecast:
         """One who stood in the line got its slots, or left by itself before."""
         self._patience += ((1.0 if stayed else 0.0) - self._patience) / _MEMORY
 
-    def hopeful_s(self, before: int, slot_s: float) -> float:
-        """How long a wait behind so many others takes if all goes well, and as many of them leave as do."""
-        return HOPE * (before * self._patience + 1) * slot_s
+    def behind_s(self, before: int, slot_s: float) -> float:
+        """How long a wait behind so many others takes, if as many of them leave as do."""
+        return (before * self._patience + 1) * slot_s
 
     def learn_first(self, first_s: float) -> float:
         """The engine gave a first token ``first_s`` after the grant; how long that takes, all but the slowest.
@@ -177,7 +178,7 @@ class Forecast:
         if reason is Reason.DRAINING:  # the next process has an empty line and bookings of its own
             return view.drain_s if view.drain_s is not None and view.drain_s > 0 else SLOT_S
         slot_s = self.slot_s(now, view.slots, view.holders) if view.slots else 0.0
-        return self.book(now, first_room_s(reason, view, slot_s), view.weight * slot_s)
+        return self.book(now, first_room_s(reason, view, slot_s), view.weight * slot_s * APART)
 
 
 def _played_s(free_s: list[float], hold_s: float, weights: Sequence[int]) -> list[float]:

@@ -23,6 +23,7 @@ from headgate.gate.sentences import sentence
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headgate.errors import Reason
     from headgate.gate.entries import Claim, Holder, Statistics, Ticket, Waiter
     from headgate.gate.ledger import Ledger
 
@@ -46,6 +47,11 @@ class Lease:
     def weight(self) -> int:
         """How many slots."""
         return self._ticket.weight
+
+    @property
+    def predicted_s(self) -> float | None:
+        """The wait that was forecast for it; None where it didn't wait, or too little was known."""
+        return self._ticket.predicted_s
 
     @property
     def released(self) -> bool:
@@ -141,6 +147,11 @@ class Gate:
         decision = self._ledger.offer(self._clock(), weight, claim=claim, who=who)
         assert isinstance(decision, Granted)
         return Lease(self, decision)
+
+    def turn_away(self, reason: Reason, weight: int = 1) -> Refusal:
+        """A refusal for a reason that isn't the gate's own, with an honest time to come back."""
+        refused = self._ledger.turn_away(self._clock(), reason, weight)
+        return Refusal(reason, sentence(refused, self._ledger), retry_after_s=refused.retry_after_s)
 
     def settle(self, lease: Lease, tokens: float) -> None:
         """What a lease served took so many tokens, which its caller is charged; it may be released already."""

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal
 from headgate.errors import Reason
 from headgate.gate.deadlines import Deadlines
 from headgate.gate.entries import NOBODY, Claim, Holder, Statistics, Ticket, Waiter
-from headgate.gate.forecast import Forecast, View
+from headgate.gate.forecast import HOPE, Forecast, View
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
 from headgate.gate.slots import Bin, Slots, emptiest
@@ -187,6 +187,12 @@ class Ledger:
                 displaced = self._expel(now, loser, Reason.WAIT_TOO_LONG)
         self._wait(ticket, queue_s + request_timeout_s)
         return Waiting(ticket, displaced)
+
+    def turn_away(self, now: float, reason: Reason, weight: int = 1) -> Refused:
+        """Refuse a request for a reason that isn't the ledger's own, with an honest time to come back."""
+        self._offered += 1
+        queue_s, wake_s = self._deadlines.clocks(now)
+        return self._refuse(now, Ticket(self._offered, max(weight, 1), 0, queue_s, wake_s), reason)
 
     def leave(self, now: float, ticket: Ticket) -> list[Verdict]:
         """A ticket ends: it gives its slots back, or leaves the line.
@@ -348,10 +354,10 @@ class Ledger:
             if loser is None or loser is ticket or loser.size_bytes < bytes_over or not self.queue_max:
                 return Reason.QUEUE_FULL, None
             return None, loser
-        promise_s = min(self.queue_timeout_s, ticket.claim.deadline_s)
         if self._slots.ready and self._forecast.is_sure:
             slot_s = self._forecast.slot_s(now, self._slots.last_total, self._slots.holders)
-            if self._forecast.hopeful_s(self._order.before(ticket), slot_s) > promise_s:
+            ticket.predicted_s = self._forecast.behind_s(self._order.before(ticket), slot_s)
+            if HOPE * ticket.predicted_s > min(self.queue_timeout_s, ticket.claim.deadline_s):
                 return Reason.WAIT_TOO_LONG, None
         return None, None
 

@@ -32,6 +32,8 @@ def _what(reason: Reason, weight: int, ledger: Ledger) -> str:
             return f"{_busy(weight, ledger)} and the line holds as many bytes as it may."
         case Reason.WAIT_TOO_LONG:
             return f"{_busy(weight, ledger)}, and it would take too long until one comes free."
+        case Reason.SHED:
+            return "The gateway is under high load and turns away some requests by chance."
         case Reason.QUEUE_TIMEOUT:
             return f"No slot came free within {ledger.queue_timeout_s:g} s."
         case Reason.ENGINE_UNAVAILABLE:

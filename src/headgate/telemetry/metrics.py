@@ -48,6 +48,12 @@ class Metrics(Collector):
             _WAITS,
             ("outcome",),
         )
+        self.prediction_error = Histogram(
+            "api_wait_prediction_error_seconds",
+            "Of those who waited and got a slot: how far the wait was off what was forecast when they came.",
+            _WAITS,
+            ("direction",),
+        )
         self.ttft = Histogram(
             "api_time_to_first_token_seconds",
             "From a streamed generation's arrival to its first event, waiting included.",
@@ -86,6 +92,7 @@ class Metrics(Collector):
             self.requests,
             self.latency,
             self.queue_wait,
+            self.prediction_error,
             self.ttft,
             self.inter_token,
             self.tokens,
