@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 import httpx
 import openai
 import pytest
+from prometheus_client import parser
 
+from tests.monitoring.boards import metrics, queries
 from tests.vllm.processes import wait_freed, wait_until
 from tests.vllm.running import CONTEXT, MODEL, READY_WITHIN_S, Gateway
 from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow, sdk, start_streams
@@ -256,6 +259,23 @@ def test_forty_at_once_never_more_than_the_slots_at_vllm_and_the_rest_are_told_w
         assert one.error.code == "queue_full"
         assert 1 <= int(one.error.response.headers["retry-after"]) <= 60
     assert gateway.metric("api_refusals_total", reason="queue_full") == len(refused)
+
+
+def test_vllm_has_every_series_that_the_dashboards_ask_it_for_with_the_labels_that_they_use(gateway: Gateway) -> None:
+    """It renames them at times; the simulated engine, which the other tests of dashboards scrape, would not tell."""
+    page = gateway.http.get("/engines/e0/metrics").text
+    labels: dict[str, set[str]] = {}
+    for family in parser.text_string_to_metric_families(page):
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    from_prometheus = {"job", "instance", "engine"}
+    for query in queries():
+        names = {name for name in metrics(query.expr) if name.startswith("vllm:")}
+        assert names <= set(labels), f"{query} asks for {names - set(labels)}"
+        for name in names:
+            (matched,) = set(re.findall(rf"{name}\{{([^}}]*)\}}", query.expr))
+            used = set(re.findall(r"(\w+)=~?\"", matched)) | set(query.named_by)
+            assert used <= labels[name] | from_prometheus, f"{query} narrows {name} by {used - labels[name]}"
 
 
 def test_sigterm_finishes_what_runs_refuses_newcomers_and_leaves_nothing(gateway: Gateway) -> None:
