@@ -22,7 +22,7 @@ from tests.wire.gateway import Gateway, gateway, wait_until
 
 TEAM, OPERATOR = "the-teams-key", "the-operators-key"
 HISTORY = "What did the canal's keeper say about the water that evening, and who heard it? " * 3
-ENGINE = "--base-s 0.015 --max-model-len 512 --num-gpu-blocks 32 --load-s 0.8"
+ENGINE = "--base-s 0.015 --max-num-seqs 8 --max-model-len 512 --num-gpu-blocks 32 --load-s 0.8"
 """Slow enough for a busy machine, and with so small a KV cache that eight answers don't fit."""
 
 
@@ -122,7 +122,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     gpus = standin(folder).gpu(0).gpu(1, utilization=12)
     env = {**gpus.env, "HEADGATE_API_KEY": TEAM, "HEADGATE_ADMIN_KEY": OPERATOR}
     flags = [
-        *("--max-active", "8", "--queue-max", "5", "--queue-timeout-s", "3", "--engine-args", ENGINE),
+        *("--max-active", "auto", "--queue-max", "5", "--queue-timeout-s", "3", "--engine-args", ENGINE),
         *("--gpu-price-per-hour", "4", "--energy-price-per-kwh", "0.3"),
         *("--slo-ttft-s", "0.4", "--slo-itl-ms", "60", "--slo-latency-s", "2"),
     ]

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from monitoring.grafana.boards.shared import slots_and_line
 from monitoring.grafana.page import Board, Row, Section
-from monitoring.grafana.panels import BLUE, GREEN, ORANGE, RED, YELLOW, Query, course, figure, warmth
+from monitoring.grafana.panels import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    YELLOW,
+    Query,
+    course,
+    figure,
+    states,
+    warmth,
+)
 from monitoring.grafana.queries import (
     CONTENDED,
     ENGINE,
@@ -21,12 +34,18 @@ from monitoring.grafana.queries import (
     total,
 )
 
+
+def moved_by(why: str) -> str:
+    """Narrows ``api_max_active_why``."""
+    return f'why="{why}"'
+
+
 TIMEOUT = f"max({series('api_queue_timeout_seconds')})"
 
 SLOTS_IN_USE = figure(
     "Slots in use",
-    "Share of all slots that are held. Red for long: callers wait or are refused. If the "
-    "KV cache has room raise MAX_ACTIVE, else add an engine.",
+    "Share of all slots that are held. Red for long: callers wait or are refused. Add an engine, or "
+    "see who asks for so much; a MAX_ACTIVE that was set by hand may be too low.",
     share(total("api_active_requests"), total("api_max_active")),
     "percentunit",
     {0.8: YELLOW, 0.95: RED},
@@ -68,7 +87,7 @@ REFUSED_FOR_WANT_OF_ROOM = figure(
 
 KV_CACHE = figure(
     "KV cache",
-    "The fullest engine's KV cache. Red: the engine is about to preempt; lower MAX_ACTIVE, or shorten prompts.",
+    "The fullest engine's KV cache. Red: the engine is about to preempt; see Preempted beside it.",
     f"max({series('vllm:kv_cache_usage_perc', ENGINE, SERVED)})",
     "percentunit",
     {0.8: YELLOW, 0.95: RED},
@@ -80,7 +99,7 @@ KV_CACHE = figure(
 PREEMPTED = figure(
     "Preempted",
     "Sequences a minute that the engine threw out of its KV cache, to compute them again. Red: much work is done "
-    "twice; lower MAX_ACTIVE.",
+    "twice. MAX_ACTIVE=auto comes down by itself; lower one that was set by hand.",
     f"60 * {rate('vllm:num_preemptions_total', ENGINE, SERVED, over=NOW)}",
     "none",
     {0.1: YELLOW, 6: RED},
@@ -142,7 +161,7 @@ WAITS_ALL_OF_THEM = warmth(
 RUNNING_AND_WAITING_IN_THE_ENGINE = course(
     "Running and waiting in the engine",
     "Sequences in the engine's batch, and in its own queue. The gate keeps that queue "
-    "empty: if it isn't, MAX_ACTIVE is above the engine's max-num-seqs or its KV cache.",
+    "empty; if it isn't for long, a MAX_ACTIVE set by hand is above what the engine or its KV cache holds.",
     [
         Query(
             total("vllm:num_requests_running", ENGINE, SERVED, by="engine"),
@@ -159,8 +178,8 @@ RUNNING_AND_WAITING_IN_THE_ENGINE = course(
 
 KV_CACHE_OVER_TIME = course(
     "KV cache",
-    "Share of each engine's KV cache in use. Well below the line at full slots: MAX_ACTIVE "
-    "can be raised. At 1: sequences are preempted.",
+    "Share of each engine's KV cache in use. At 1 sequences are preempted. Well below the line at full slots, "
+    "more could run at once, if the objectives allow it.",
     [
         Query(
             f"max by (instance, engine) ({series('vllm:kv_cache_usage_perc', ENGINE, SERVED)})",
@@ -174,8 +193,8 @@ KV_CACHE_OVER_TIME = course(
 
 PREEMPTIONS = course(
     "Preemptions",
-    "Sequences a second that were thrown out and computed again: work done twice. Lower "
-    "MAX_ACTIVE until there are none.",
+    "Sequences a second that were thrown out and computed again: work done twice. A few while "
+    "MAX_ACTIVE=auto finds its way are usual; lasting ones ask for a lower number or a larger KV cache.",
     [Query(rate("vllm:num_preemptions_total", ENGINE, SERVED, by="engine"), "{{engine}}")],
     "cps",
     {0.1: RED},
@@ -184,8 +203,8 @@ PREEMPTIONS = course(
 
 TOKENS_A_SECOND_FOR_EACH_SLOT_IN_USE = course(
     "Tokens a second for each slot in use",
-    "Each slot's speed. It falls as more run at once: raising MAX_ACTIVE pays while it "
-    "falls more slowly than the number of slots grows.",
+    "Each slot's speed. It falls as more run at once: more slots pay while it falls more slowly "
+    "than their number grows.",
     [
         Query(
             share(
@@ -231,18 +250,37 @@ SEQUENCES_IN_A_CALL = course(
     decimals=1,
 )
 
-SLOTS_IN_USE_BY_ENGINE = course(
-    "Slots in use by engine",
-    "Each engine's slots, as shares. Uneven for long: one engine is slower than the others, or has fewer slots.",
+SLOTS_OF_EACH_ENGINE = course(
+    "Slots of each engine",
+    "As many as MAX_ACTIVE says, or as MAX_ACTIVE=auto has found; 0 while the engine isn't ready. What moved them last "
+    "is beside it.",
+    [Query(series("api_engine_slots", ENGINE), "{{engine}} · {{instance}}")],
+    "none",
+    decimals=0,
+)
+
+WHYS = {
+    "start": GREY,
+    "room": GREEN,
+    "itl": YELLOW,
+    "ttft": ORANGE,
+    "engine_line": PURPLE,
+    "preemptions": RED,
+}
+WHAT_MOVED_THE_SLOTS = states(
+    "What moved the slots",
+    "With MAX_ACTIVE=auto. room: there was some. itl, ttft, preemptions, engine_line: the engine showed that it had "
+    "too much. Red for long: its KV cache is small for such prompts and answers.",
     [
         Query(
-            f"{series('api_engine_active_requests', ENGINE)} / ({series('api_engine_slots', ENGINE)} > 0)",
+            " or ".join(
+                f"{number} * max by (instance, engine) ({series('api_max_active_why', moved_by(why), ENGINE)} == 1)"
+                for number, why in enumerate(WHYS, 1)
+            ),
             "{{engine}} · {{instance}}",
         )
     ],
-    "percentunit",
-    {0.95: RED},
-    maximum=1,
+    {number: (why, color) for number, (why, color) in enumerate(WHYS.items(), 1)},
 )
 
 GENERATIONS_ASKED_FOR_BY_KEY = course(
@@ -290,7 +328,7 @@ BOARD = Board(
             [
                 Row(8, [(8, RUNNING_AND_WAITING_IN_THE_ENGINE), (8, KV_CACHE_OVER_TIME), (8, PREEMPTIONS)]),
                 Row(8, [(8, TOKENS_A_SECOND_FOR_EACH_SLOT_IN_USE), (8, TOKENS_IN_A_STEP), (8, SEQUENCES_IN_A_CALL)]),
-                Row(7, [(12, SLOTS_IN_USE_BY_ENGINE), (12, GENERATIONS_ASKED_FOR_BY_KEY)]),
+                Row(7, [(8, SLOTS_OF_EACH_ENGINE), (8, WHAT_MOVED_THE_SLOTS), (8, GENERATIONS_ASKED_FOR_BY_KEY)]),
             ],
         ),
     ],

@@ -134,8 +134,8 @@ TIME_TO_FIRST_TOKEN = course(
 
 BETWEEN_TOKENS = course(
     "Between tokens",
-    "Gaps between two events of a stream; dashed, SLO_ITL_MS. Above it: lower MAX_ACTIVE, "
-    "or max-num-batched-tokens if long prompts come in.",
+    "Gaps between two events of a stream; dashed, SLO_ITL_MS. Above it: too many run at "
+    "once (lower a MAX_ACTIVE set by hand), or long prompts squeeze in (max-num-batched-tokens).",
     [*quantiles(GAP, MODEL), limit("itl")],
     "s",
 )

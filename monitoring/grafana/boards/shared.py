@@ -123,7 +123,7 @@ def gpu_use() -> dashboard.Panel:
     return course(
         "GPU use",
         "Share of the time in which each GPU worked. Low while slots are full: the engine waits for its host, or "
-        "MAX_ACTIVE is low. High while nothing is served: something else runs there.",
+        "slots are few. High while nothing is served: something else runs there.",
         [Query(gpu("DCGM_FI_DEV_GPU_UTIL / 100", "gpu_utilization_ratio"), "GPU {{gpu}}")],
         "percentunit",
         maximum=1,
