@@ -8,9 +8,11 @@ MODEL  ?=
 ARGS   ?=
 VLLM_VENV ?= .venv-vllm
 PEERS_VENV ?= .venv-peers
+LOAD_VENV ?= .venv-load
+URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm test-compose lint smoke bench-overhead bench-scrape dashboards lock clean
+.PHONY: help run test test-vllm test-compose lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -68,12 +70,18 @@ bench-scrape: $(VENV)/.dev ## CPU of a scrape of /metrics, idle and while 1,000 
 dashboards: $(VENV)/.dev ## write the Grafana dashboards' JSON anew from monitoring/grafana
 	$(BIN)/python -m monitoring.grafana
 
+loadtest: $(LOAD_VENV)/.load ## Locust against URL=http://127.0.0.1:8080; its page is on :8089 (or ARGS='--headless -u 8 -t 60s')
+	$(LOAD_VENV)/bin/locust -f loadtest/locustfile.py --host $(URL) --web-host 127.0.0.1 --stop-timeout 30 $(ARGS)
+
+test-loadtest: $(VENV)/.dev $(LOAD_VENV)/.load ## the tests of the Locust users, a few seconds each
+	HEADGATE_TEST_LOCUST=$(LOAD_VENV)/bin/locust $(BIN)/python -m pytest -q -m load tests/loadtest $(ARGS)
+
 lock: $(VENV)/.dev ## refresh the pinned, hashed requirements from pyproject.toml
 	$(PIP) pip-tools
 	$(BIN)/python requirements/lock.py
 
 clean: ## remove environments and caches
-	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(VLLM_CPU_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -85,4 +93,10 @@ $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(LOAD_VENV)/.load: requirements/load.txt pyproject.toml
+	$(PYTHON) -m venv $(LOAD_VENV)
+	$(LOAD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/load.txt
+	$(LOAD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

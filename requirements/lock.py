@@ -1,6 +1,7 @@
-"""Pin what the gateway and its development need: ``run.txt`` and ``dev.txt``, hashed, naming no index and no host.
+"""Pin what the gateway, its development and its load tests need, hashed, naming no index and no host.
 
-``make lock`` runs it. The lists come from pyproject.toml; ``dev.txt`` holds all of ``run.txt`` too.
+``make lock`` runs it: ``run.txt``, ``dev.txt`` and ``load.txt`` (Locust, in an environment of its own). The lists come
+from pyproject.toml; ``dev.txt`` and ``load.txt`` hold all of ``run.txt`` too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ BUILD = ("hatchling", "editables")
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     _compile("run.txt", BUILD)
     _compile("dev.txt", (*BUILD, *groups["dev"]), "--constraint", "requirements/run.txt")
+    _compile("load.txt", (*BUILD, *groups["load"]), "--constraint", "requirements/run.txt")
 
 
 def _compile(name: str, more: tuple[str, ...], *options: str) -> None:

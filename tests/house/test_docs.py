@@ -58,5 +58,5 @@ def test_every_link_between_the_docs_leads_somewhere() -> None:
 
 
 def test_pinned_requirements_name_no_index() -> None:
-    for name in ("run.txt", "dev.txt"):
+    for name in ("run.txt", "dev.txt", "load.txt"):
         assert "://" not in (ROOT / "requirements" / name).read_text()

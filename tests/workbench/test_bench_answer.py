@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from itertools import pairwise
 from typing import Any
@@ -37,19 +36,18 @@ def received(
     end: str = "end",
     headers: list[tuple[bytes, bytes]] | None = None,
 ) -> Seen:
-    async def go() -> Seen:
-        answer = Answer(stream=stream, keep=keep, done=asyncio.get_running_loop().create_future())
-        answer.on_head(status, [(b"content-type", kind), *(headers or [])])
-        for block in blocks:
-            answer.on_data(block)
-        if end == "end":
-            answer.on_end()
-        else:
-            answer.on_broken("gone", answered=bool(blocks))
-        assert answer.done.done()
-        return answer.seen
-
-    return asyncio.run(go())
+    ends: list[None] = []
+    answer = Answer(stream=stream, keep=keep, ended=lambda: ends.append(None))
+    answer.on_head(status, [(b"content-type", kind), *(headers or [])])
+    for block in blocks:
+        answer.on_data(block)
+    if end == "end":
+        answer.on_end()
+    else:
+        answer.on_broken("gone", answered=bool(blocks))
+    answer.give_up("an end is an end")
+    assert len(ends) == 1
+    return answer.seen
 
 
 def test_a_whole_stream_is_timed_and_counted() -> None:

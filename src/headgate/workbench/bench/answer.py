@@ -1,13 +1,14 @@
 """One answer as it comes back: timed in the socket's own callback, and checked to its end.
 
 An answer is whole when its stream ended with ``[DONE]``, or its body is JSON with a choice in it. Events without text
-(a role, usage, comments) are no tokens. Ends at ``Seen``: what that means for a run is ``summary``'s.
+(a role, usage, comments) are no tokens. It knows no event loop, so that whatever reads bytes can use it. Ends at
+``Seen``: what that means for a run is ``summary``'s.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from time import monotonic, time
@@ -78,14 +79,14 @@ class Answer:
     Args:
         stream: whether a stream was asked for.
         keep: the text is wanted.
-        done: gets the result None at the end, whatever that is.
+        ended: called once, at the end, whatever that is.
     """
 
-    __slots__ = ("_body", "_events", "_keep", "_last_at", "_size", "_stream", "_well", "done", "seen")
+    __slots__ = ("_body", "_ended", "_events", "_keep", "_last_at", "_size", "_stream", "_well", "seen")
 
-    def __init__(self, *, stream: bool, keep: bool, done: asyncio.Future[None]) -> None:
+    def __init__(self, *, stream: bool, keep: bool, ended: Callable[[], None]) -> None:
         self.seen = Seen()
-        self.done = done
+        self._ended: Callable[[], None] | None = ended
         self._stream = stream
         self._keep: list[str] | None = [] if keep else None
         self._events: sse.EventSplitter | None = None
@@ -153,7 +154,9 @@ class Answer:
     # What ends it from this side.
 
     def give_up(self, reason: str, outcome: Outcome = Outcome.ERROR) -> None:
-        """It won't be waited for any longer."""
+        """It won't be waited for any longer; nothing where it has ended already."""
+        if self._ended is None:
+            return
         self._fail(reason)
         self.seen.outcome = outcome
         self._end()
@@ -235,9 +238,10 @@ class Answer:
         self.seen.reason = self.seen.reason or reason
 
     def _end(self) -> None:
-        self.seen.ended_at = monotonic()
-        if not self.done.done():
-            self.done.set_result(None)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            self.seen.ended_at = monotonic()
+            ended()
 
 
 def retry_after_s(headers: Headers) -> float | None:

@@ -15,6 +15,7 @@ import random
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from time import monotonic
 
@@ -272,7 +273,8 @@ class Load:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.plan.timeout_s
         while True:
-            answer = Answer(stream=self.plan.stream, keep=one.ask.keep, done=loop.create_future())
+            done: asyncio.Future[None] = loop.create_future()
+            answer = Answer(stream=self.plan.stream, keep=one.ask.keep, ended=partial(_set, done))
             exchange: Exchange | None = self._upstream.idle()
             kept = exchange is not None
             try:
@@ -280,13 +282,13 @@ class Load:
                     if exchange is None:
                         exchange = await self._upstream.connect()
                     exchange.send(request, answer)
-                    await answer.done
+                    await done
             except Unreachable:
                 answer.give_up("no_connection")
             except TimeoutError:
                 answer.give_up("client_timeout")
             finally:
-                if exchange is not None and not answer.done.done():
+                if exchange is not None and not done.done():
                     exchange.abort()  # cancelled: the run is over
             if answer.seen.reason == "client_timeout" and exchange is not None:
                 exchange.abort()
@@ -334,3 +336,8 @@ class Load:
         progress.latency_s.append((now, record.latency_s))
         if record.ttft_s is not None:
             progress.first_s.append((now, record.ttft_s))
+
+
+def _set(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

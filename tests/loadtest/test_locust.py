@@ -1,0 +1,164 @@
+"""The Locust users against a real gateway, as ``make loadtest`` starts them: headless, and with Locust's page."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.wire.gateway import wait_until
+from tests.workbench.running import environment, gateway
+
+pytestmark = pytest.mark.load
+
+ROOT = Path(__file__).parents[2]
+LOCUSTFILE = ROOT / "loadtest" / "locustfile.py"
+QUIET = ("--only-summary", "--stop-timeout", "20", "--csv", "r", "--output-tokens", "20")
+Rows = dict[tuple[str, str], dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def locust() -> str:
+    """The command; skips where Locust is not installed."""
+    path = Path(os.environ.get("HEADGATE_TEST_LOCUST") or ROOT / ".venv-load" / "bin" / "locust")
+    if not path.exists():
+        pytest.skip("Locust is not here (make test-loadtest installs it)")
+    return str(path.absolute())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    flags = ("--max-active", "8", "--engine-args", "--load-s 0 --base-s 0.002")
+    with gateway(tmp_path_factory.mktemp("gateway"), *flags) as url:
+        yield url
+
+
+def headless(locust: str, folder: Path, url: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], Rows]:
+    """A run without a page: how it ended, and its rows by type and name."""
+    done = subprocess.run(
+        [locust, "-f", str(LOCUSTFILE), "-H", url, "--headless", *QUIET, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    with (folder / "r_stats.csv").open() as file:
+        return done, {(row["Type"], row["Name"]): row for row in csv.DictReader(file)}
+
+
+STREAMED, WHOLE = "/v1/chat/completions streamed", "/v1/chat/completions whole"
+
+
+def test_users_that_stream_and_users_that_do_not_have_their_rows(locust: str, served: str, tmp_path: Path) -> None:
+    done, rows = headless(locust, tmp_path, served, "-u", "4", "-r", "4", "-t", "3s")
+    assert done.returncode == 0, done.stderr + done.stdout
+    kinds = [(kind, name) for kind, name in rows if name != "Aggregated"]
+    assert sorted(kinds) == sorted(
+        [
+            *((kind, STREAMED) for kind in ("POST", "TTFT", "inter-token", "tokens/s")),
+            *((kind, WHOLE) for kind in ("POST", "tokens/s")),
+        ]
+    )
+    for kind, name in kinds:
+        row = rows[kind, name]
+        assert int(row["Request Count"]) > 0
+        assert row["Failure Count"] == "0"
+        if kind in ("POST", "tokens/s"):
+            assert float(row["Average Content Size"]) == 20, "the answer's tokens"
+    first, whole = rows["TTFT", STREAMED], rows["POST", STREAMED]
+    assert float(first["Average Response Time"]) < float(whole["Average Response Time"])
+    assert "met    latency p95" in done.stdout
+
+
+def test_an_open_load_is_refused_what_a_full_gateway_refuses_and_misses_the_slo(locust: str, tmp_path: Path) -> None:
+    flags = ("--max-active", "1", "--queue-mode", "reject", "--engine-args", "--load-s 0 --base-s 0.02")
+    with gateway(tmp_path, *flags) as url:
+        done, rows = headless(locust, tmp_path, url, "--rate", "20", "-t", "3s", "--streaming-percent", "100")
+    assert done.returncode == 1
+    assert "MISSED errors" in done.stdout
+    row = rows["POST", STREAMED]
+    asked, failed = int(row["Request Count"]), int(row["Failure Count"])
+    assert asked > 20, "it waits for nobody: one slot alone would have served about seven"
+    assert 0 < failed < asked
+    assert float(row["Min Response Time"]) > 100, "a refusal has no time"
+    with (tmp_path / "r_failures.csv").open() as file:
+        (failure,) = csv.DictReader(file)
+    assert "429 slots_busy" in failure["Error"]
+
+
+@pytest.mark.parametrize("kind", ["conversation", "shared-prefix", "mixed"])
+def test_every_workload_is_answered_and_users_follow_a_shape(
+    locust: str, served: str, tmp_path: Path, kind: str
+) -> None:
+    done, rows = headless(locust, tmp_path, served, "--shape", "step:1,4", "-t", "3s", "--workload", kind)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert rows["POST", STREAMED]["Failure Count"] == "0"
+    assert "Shape test updating to 1 users" in done.stderr
+    assert "Shape test updating to 4 users" in done.stderr
+
+
+def test_a_target_that_is_not_there_is_told_in_one_line(locust: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [locust, "-f", LOCUSTFILE, "-H", "http://127.0.0.1:9", "--headless", "-t", "2s"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "http://127.0.0.1:9 can't be reached: nothing listens there." in done.stderr
+
+
+def test_the_page_starts_a_load_and_shows_its_rows(locust: str, served: str, tmp_path: Path) -> None:
+    with page(locust, tmp_path, served) as client:
+        assert "Locust" in client.get("/").text
+        form = {"user_count": "2", "spawn_rate": "2", "host": served, "output_tokens": "10", "run_time": "60s"}
+        assert client.post("/swarm", data=form).json()["success"]
+
+        def rows() -> set[str]:
+            return {row["method"] for row in client.get("/stats/requests").json()["stats"]}
+
+        wait_until(lambda: {"POST", "TTFT", "inter-token", "tokens/s"} <= rows(), "rows of every type")
+        assert client.post("/stop").json()["success"]
+
+
+@contextmanager
+def page(locust: str, folder: Path, url: str) -> Iterator[httpx.Client]:
+    """Locust with its page, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [locust, "-f", LOCUSTFILE, "-H", url, "--web-host", "127.0.0.1", "--web-port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        env=environment(),
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+
+            def answers() -> bool:
+                try:
+                    return client.get("/").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            wait_until(answers, "its page is there")
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
