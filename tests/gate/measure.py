@@ -5,16 +5,20 @@ Each figure is the least of many short batches, so that whatever else the machin
 
 from __future__ import annotations
 
+import itertools
+import random
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from headgate.gate import Gate, Ledger
+from headgate.gate import Claim, Gate, Ledger, make_order
+from headgate.gate.orders import ORDERS, Name
 from tests.gate.says import granted, served, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+WITHIN = (*[1e6] * 99, 0.5)
 BATCH = 200
 BATCHES = 400
 
@@ -57,24 +61,33 @@ def refused() -> None:
     print(f"offer + refusal, 64 slots held: {least_us(batch):.1f}")
 
 
-def contended(length: int) -> None:
-    ledger = Ledger(queue_max=10**9, queue_max_bytes=10**15)
+def contended(order: Name, length: int) -> None:
+    """``length`` wait, of 50 keys with 200 users; all but one in a hundred could still be in time."""
+    ledger = Ledger(queue_max=10**9, queue_max_bytes=10**15, queue_timeout_s=1e9, order=make_order(order))
     ledger.resize(0.0, "e0", 1)
+    dice = random.Random(1)
+    claims = [
+        Claim(f"k{dice.randrange(50)}", f"u{dice.randrange(200)}", tokens=dice.random(), within_s=dice.choice(WITHIN))
+        for _ in range(997)
+    ]
+    turn = itertools.cycle(claims)
     running = granted(ledger.offer(0.0))
     for _ in range(length):
-        waiting(ledger.offer(0.0, 1, 1000, 300.0))
+        waiting(ledger.offer(0.0, 1, 1000, 300.0, claim=next(turn)))
 
     def batch() -> None:
         nonlocal running
         for _ in range(BATCH):
-            ledger.offer(1.0, 1, 1000, 300.0)
+            ledger.offer(1.0, 1, 1000, 300.0, claim=next(turn))
+            ledger.tick(1.0)
             (running,) = served(ledger.leave(1.0, running))
 
-    print(f"offer + wait + leave + grant, {length} in line: {least_us(batch):.1f}")
+    print(f"offer + wait + tick + leave + grant, {order}, {length} in line: {least_us(batch):.1f}")
 
 
 if __name__ == "__main__":
     uncontended()
     refused()
-    for length in (100, 10_000, 100_000):
-        contended(length)
+    for order in ORDERS:
+        for length in (100, 10_000, 100_000):
+            contended(order, length)
