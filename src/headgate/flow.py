@@ -153,8 +153,12 @@ class Asker(msgspec.Struct):
 
 @dataclass(slots=True, eq=False)
 class _Life:
-    """What has happened to a request so far. ``engine`` and ``engine_request_id`` are those of its last try."""
+    """What has happened to a request so far. ``engine`` and ``engine_request_id`` are those of its last try.
 
+    ``model`` is a label: a served name, or ``other``.
+    """
+
+    model: str
     engine: str = ""
     engine_request_id: str = ""
     queued_since: float | None = None
@@ -269,16 +273,14 @@ class Flow:
         """
         model_asked = call.asked.model
         known = self._engines.serves(model_asked)
-        model = model_asked if known else OTHER
-        life = _Life()
+        life = _Life(model_asked if known else OTHER)
         if self._tracer is not None:
-            life.trace = self._tracer.begin(call.route, model, call.trace, call.arrived, self._clock())
-        ttft = self._metrics.ttft.at((model,))
+            life.trace = self._tracer.begin(call.route, life.model, call.trace, call.arrived, self._clock())
 
         def first(ttft_s: float) -> None:
             if life.lease is not None:
                 life.lease.first_token()
-            ttft.observe_example(ttft_s, *life.example, time.time())
+            self._metrics.ttft.at((life.model,)).observe_example(ttft_s, *life.example, time.time())
 
         reply = Reply(
             sink,
@@ -288,7 +290,7 @@ class Flow:
             arrived=call.arrived,
             headers=[(b"x-request-id", call.request_id.encode("latin-1"))],
             first=first,
-            gap=self._metrics.inter_token.at((model,)).observe,
+            gap=self._metrics.inter_token.at((life.model,)).observe,
             trouble=lambda: self._engines.suspect(life.engine),
             retry_after_s=lambda: self._engines.eta_s() or 1.0,
         )
@@ -296,37 +298,37 @@ class Flow:
             if known is False:
                 what = f"The model `{openai.shortened(model_asked)}` is not served here; GET /v1/models lists what is."
                 raise Refusal(Reason.NOT_FOUND, what, param="model")
-            ending = await (self._gated(call, reply, life, model) if call.gated else self._aside(call, reply, life))
+            ending = await (self._gated(call, reply, life) if call.gated else self._aside(call, reply, life))
         except Refusal as refusal:
             self._leave_line(life, refusal.reason)
-            ending = self._refuse(call, reply, model, refusal, refuse)
+            ending = self._refuse(call, reply, life, refusal, refuse)
         except Exception:
             log.exception("request %s: the gateway itself failed", call.request_id)
             self._leave_line(life, Reason.ENGINE_FAILED)
             why = Refusal(Reason.ENGINE_FAILED, "The gateway itself failed at this request; its log says how.")
-            ending = self._refuse(call, reply, model, why, refuse)
+            ending = self._refuse(call, reply, life, why, refuse)
         except asyncio.CancelledError:
             stage = "queued" if life.queued_since is not None else "streaming" if reply.committed else "waiting_first"
             self._leave_line(life, "left")
             self._metrics.cancelled.add((stage,))
             ending = Ending(499, LEFT, stage)
-        self._book(call, reply, ending, life, model)
+        self._book(call, reply, ending, life)
 
     def _refuse(
-        self, call: Call, reply: Reply, model: str, refusal: Refusal, refuse: Callable[[Refusal], int]
+        self, call: Call, reply: Reply, life: _Life, refusal: Refusal, refuse: Callable[[Refusal], int]
     ) -> Ending:
         if not reply.committed:
-            self._metrics.refusals.add((refusal.reason, priority(call.rank), model, call.key))
+            self._metrics.refusals.add((refusal.reason, priority(call.rank), life.model, call.key))
         if reply.started:
             return reply.tell_late(refusal)
         return Ending(refuse(refusal), refusal.reason, refusal.message)
 
     # With slots.
 
-    async def _gated(self, call: Call, reply: Reply, life: _Life, model: str) -> Ending:
+    async def _gated(self, call: Call, reply: Reply, life: _Life) -> Ending:
         lease: Lease | None = None
         tells = call.tells_place and call.plan.streamed
-        who = Asker(call.key, model, call.plan.streamed, call.asked.max_tokens, reply, tells)
+        who = Asker(call.key, life.model, call.plan.streamed, call.asked.max_tokens, reply, tells)
         claim = self._claim(call)
         self._shed(call)
         while True:
@@ -352,12 +354,14 @@ class Flow:
                 off_s = lease.waited_s - lease.predicted_s
                 direction = "longer" if off_s > 0 else "shorter"
                 self._metrics.prediction_error.at((direction,)).observe(abs(off_s))
+            if life.model is OTHER and self._engines.serves(call.asked.model):
+                self._name(call.asked.model, life, reply, who)
             reply.queue_s = lease.waited_s + lease.waking_s
             reply.headers[1:] = [
                 (b"x-headgate-queue-ms", b"%.1f" % (reply.queue_s * 1e3)),
                 (b"x-headgate-engine", lease.engine.encode()),
             ]
-            slot = lease if self._charge is None else self._charge(lease, model, call.key)
+            slot = lease if self._charge is None else self._charge(lease, life.model, call.key)
             try:
                 return await self._exchange(call, reply, life, slot, self._time_left(call, lease))
             except EngineBroke as broke:
@@ -398,6 +402,13 @@ class Flow:
             within_s=min(within_s, call.deadline_s),
             deadline_s=call.deadline_s,
         )
+
+    def _name(self, model: str, life: _Life, reply: Reply, who: Asker) -> None:
+        """It came when nobody knew what is served here, and its model turns out to be."""
+        life.model = who.model = model
+        reply.gap = self._metrics.inter_token.at((model,)).observe
+        if life.trace is not None:
+            life.trace.named(model)
 
     async def _exchange(self, call: Call, reply: Reply, life: _Life, slot: Slot, timeout_s: float) -> Ending:
         """Ask the life's engine; the slot goes back when its answer's body is closed, or here at the latest.
@@ -506,8 +517,9 @@ class Flow:
 
     # The books.
 
-    def _book(self, call: Call, reply: Reply, ending: Ending, life: _Life, model: str) -> None:
+    def _book(self, call: Call, reply: Reply, ending: Ending, life: _Life) -> None:
         now = self._clock()
+        model = life.model
         metrics, told = self._metrics, reply.usage
         metrics.requests.add((call.route, model, call.key, str(ending.status), ending.reason))
         first = reply.first_event_at

@@ -34,11 +34,12 @@ def sized(body: bytes) -> bytes:
 class Scripted:
     """The engine: give it the answers to the generations that come, in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, lists_models: bool) -> None:
         self.requests: list[bytes] = []
         self.heads: list[dict[str, str]] = []
         self._answers: SimpleQueue[tuple[bytes, bool]] = SimpleQueue()
         self.url = ""
+        self.lists_models = lists_models
 
     def say(self, answer: bytes, *, then_close: bool = False) -> None:
         """Answer one request with these bytes, and leave the connection open unless told."""
@@ -49,9 +50,9 @@ class Scripted:
 
 
 @contextmanager
-def scripted_engine() -> Iterator[Scripted]:
-    """It listens and lists one model."""
-    script = Scripted()
+def scripted_engine(*, lists_models: bool = True) -> Iterator[Scripted]:
+    """It listens and lists one model; 503 instead for as long as its ``lists_models`` is false."""
+    script = Scripted(lists_models)
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -63,8 +64,10 @@ def scripted_engine() -> Iterator[Scripted]:
                     head[name.lower()] = value.strip()
                 length = int(head.get("content-length", 0))
                 body = self.rfile.read(length)
-                if first.startswith(b"GET /v1/models"):
+                if first.startswith(b"GET /v1/models") and script.lists_models:
                     self.wfile.write(JSON + sized(json.dumps({"data": [{"id": MODEL}]}).encode()))
+                elif first.startswith(b"GET /v1/models"):
+                    self.wfile.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
                 elif first.startswith(b"GET"):
                     self.wfile.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
                 else:

@@ -379,6 +379,36 @@ def test_engine_that_is_not_there() -> None:
         assert gauges(gate)[series("api_engine_up", {"engine": "e0"})] == 0
 
 
+def test_request_that_waited_for_the_first_word_of_its_engine_is_counted_under_its_model() -> None:
+    """It was `other`, because nobody knew the model when it came."""
+    with scripted_engine(lists_models=False) as engine, gateway(engine.url, ready=False) as gate:
+        books = Books(gate)
+        with gate.client() as client:
+            client.post(CHAT, chat())
+            gate.until(queued=1)
+            engine.say(SSE + chunked(HELLO, HELLO, USAGE, DONE))
+            engine.lists_models = True
+            assert client.reply().status == 200
+        books.until(request(200, "ok", events=2, tokens=EXACT, **STREAMED))
+
+
+def test_refusals_tell_the_priority_of_who_was_refused() -> None:
+    with scripted_engine() as engine, gateway(engine.url, "--queue-mode", "reject", "--api-key", "sesame") as gate:
+        books = Books(gate)
+        for wished in ("high", "normal", "low", "-7", "5"):
+            told = {"authorization": "Bearer sesame", "x_headgate_priority": wished}
+            assert gate.ask(chat() | {"model": "no"}, **told).status == 404
+        refused = {"reason": "not_found", "model": "other", "key": "default"}
+        by_priority = {"high": 2, "normal": 1, "low": 2}
+        books.until(
+            {
+                series("api_refusals_total", {**refused, "priority": priority}): count
+                for priority, count in by_priority.items()
+            },
+            {series("api_requests_total", {**refused, "route": CHAT, "status": "404"}): 5},
+        )
+
+
 def test_drain_refuses_newcomers_and_counts_them() -> None:
     with scripted_engine() as engine, gateway(engine.url, "--drain-timeout-s", "10") as gate:
         books = Books(gate)

@@ -179,7 +179,7 @@ class Reply:
         self._arrived = arrived
         self.headers = headers
         self._first = first
-        self._gap = gap
+        self.gap = gap
         self._trouble = trouble
         self._retry_after_s = retry_after_s
         self._loop = loop
@@ -319,7 +319,7 @@ class Reply:
         self._last_event_at = now
         self._events += len(events)
         for _ in events:
-            self._gap(gap)
+            self.gap(gap)
         self._sink.write(events[0] if len(events) == 1 else b"".join(events))
 
     def _learn_usual(self, event: bytes) -> None:
@@ -344,7 +344,7 @@ class Reply:
         times, usual.times = usual.times, []
         last = self._last_event_at
         for time in times:
-            self._gap(time - last)
+            self.gap(time - last)
             last = time
         self._last_event_at = last
         self._events += len(times)
@@ -474,7 +474,7 @@ class Reply:
             self.first_event_at = now
             self._first(now - self._arrived)
         else:
-            self._gap(now - self._last_event_at)
+            self.gap(now - self._last_event_at)
         self._last_event_at = now
         self._events += 1
 

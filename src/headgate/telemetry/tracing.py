@@ -134,6 +134,11 @@ class Trace:
     def _ns(self, seconds: float) -> int:
         return int(seconds * 1e9) + self._offset_ns
 
+    def named(self, model: str) -> None:
+        """Its model is known by now."""
+        self._model = model
+        self._root.set_attribute("gen_ai.request.model", model)
+
     def waits(self, *, unready: bool) -> None:
         """It gets into the line now, or would; ``unready``: while no engine is ready."""
         self._waits, self._unready = True, unready
