@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -26,7 +27,7 @@ from headgate import openai
 from headgate.errors import Reason, Refusal
 from headgate.gate import Claim, Estimate, Gate, Lease, Shedder
 from headgate.openai import Asked
-from headgate.relay.reply import Ending, EngineBroke, Plan, Reply, Sink, Slot, StaleConnection
+from headgate.relay.reply import Ending, EngineBroke, Plan, PutBack, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable, Upstream
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import OTHER, Metrics
@@ -128,12 +129,16 @@ class Engines(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds. ``side_calls`` is how many calls without a slot may run at once, ``slo`` what is good."""
+    """Times in seconds. ``side_calls`` is how many calls without a slot may run at once, ``slo`` what is good.
+
+    ``queue_max`` is how many may wait, ``preempt`` whether a less urgent request may be put back in line.
+    """
 
     request_timeout_s: float
     status_hold_s: float
     side_calls: int = 64
     queue_max: int = 64
+    preempt: bool = False
     slo: Objectives = field(default_factory=Objectives)
 
 
@@ -217,6 +222,7 @@ class Flow:
         self._side_calls = 0
         self._batches = metrics.batch_size.at()
         self._running: dict[Reply, str] = {}
+        self._ranks: dict[Reply, int] = {}
         self._relayed: dict[str, int] = {}
         self._tokens_of_whole = 0
         self._estimate = Estimate()
@@ -327,6 +333,7 @@ class Flow:
 
     async def _gated(self, call: Call, reply: Reply, life: _Life) -> Ending:
         lease: Lease | None = None
+        kept: Lease | None = None
         tells = call.tells_place and call.plan.streamed
         who = Asker(call.key, life.model, call.plan.streamed, call.asked.max_tokens, reply, tells)
         claim = self._claim(call)
@@ -343,10 +350,13 @@ class Flow:
                 weight=call.asked.sequences,
                 size_bytes=len(call.body),
                 request_timeout_s=self._time_left(call, lease),
-                after=lease,
+                after=None if kept is not None else lease,
+                kept=kept,
                 claim=claim,
                 who=who,
+                on_wait=partial(self._take_a_slot, call.rank) if self._limits.preempt else None,
             )
+            kept = None
             self._leave_line(life, "granted", lease.waking_s - waking_s)
             life.engine = lease.engine
             life.lease = lease
@@ -364,6 +374,8 @@ class Flow:
             slot = lease if self._charge is None else self._charge(lease, life.model, call.key)
             try:
                 return await self._exchange(call, reply, life, slot, self._time_left(call, lease))
+            except PutBack:
+                kept = lease
             except EngineBroke as broke:
                 life.failures += 1
                 if life.failures > 1 and broke.answer is None:
@@ -376,6 +388,19 @@ class Flow:
                     raise Refusal(
                         Reason.ENGINE_FAILED, f"Two engines died at this request; the last, {broke}."
                     ) from None
+
+    def _take_a_slot(self, rank: int) -> None:
+        """Put the least urgent of those who hold slots back in line, if it is less urgent and has been sent nothing.
+
+        Of equals the one that was granted last: the engine has done least for it.
+        """
+        worst: Reply | None = None
+        worst_rank = rank
+        for reply in reversed(self._running):
+            if self._ranks.get(reply, rank) > worst_rank and not reply.started:
+                worst, worst_rank = reply, self._ranks[reply]
+        if worst is not None:
+            worst.put_back()
 
     def _shed(self, call: Call) -> None:
         """Raises Refusal: ``shed``, by chance, where the load is high."""
@@ -417,6 +442,7 @@ class Flow:
 
         Raises:
             EngineBroke: and nothing of an answer was sent.
+            PutBack: likewise; its slot was taken for somebody more urgent.
             Refusal: ``request_timeout``, likewise.
         """
         engine = life.engine
@@ -424,6 +450,8 @@ class Flow:
         deadline = self._loop.call_later(max(timeout_s, 0.0), self._expire, reply)
         hold = _Hold(self._loop, self._limits.status_hold_s, reply) if call.plan.streamed else None
         self._running[reply] = engine
+        if self._limits.preempt:
+            self._ranks[reply] = call.rank
         try:
             route = self._engines.route(engine)
             life.engine_request_id = self.new_id()
@@ -444,6 +472,9 @@ class Flow:
             outcome = "unreachable"
             self._engines.suspect(engine)
             raise EngineBroke(f"it could not be reached: {error}") from None
+        except PutBack:
+            outcome = "put_back"
+            raise
         except Refusal as refusal:
             outcome = refusal.reason
             raise
@@ -456,6 +487,7 @@ class Flow:
             if hold is not None:
                 hold.cancel()
             del self._running[reply]
+            self._ranks.pop(reply, None)
             self._relayed[engine] = self._relayed.get(engine, 0) + reply.events
             self._metrics.engine_requests.add((engine, outcome))
             if life.trace is not None:

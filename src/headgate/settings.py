@@ -144,6 +144,9 @@ class Settings(BaseSettings):
         "fair",
         description="Who is next: `fifo`; `priority`, with age; `fair`, by shares of tokens too.",
     )
+    preempt: bool = Field(
+        False, description="A request that was sent nothing yet may be put back in line for one of a higher priority."
+    )
     shed: bool = Field(False, description="Refuse some by chance before the line is full, the lowest priority first.")
     request_timeout_s: Seconds = Field(300.0, description="Longest a whole request may take, waking excluded.")
     wake_timeout_s: Seconds = Field(300.0, description="Longest wait for an engine to become ready.")

@@ -88,7 +88,7 @@ def _some_claim(dice: random.Random) -> Claim:
 
 def _step(rig: Rig, dice: random.Random, *, last: bool) -> None:
     nth = dice.randrange(1000)
-    match dice.choices(range(9), weights=[40, 25, 4, 1, 20, 6, 1, 1, 6])[0]:
+    match dice.choices(range(10), weights=[40, 25, 4, 1, 20, 6, 1, 1, 6, 3])[0]:
         case 0:
             rig.offer(
                 dice.choice([1, 1, 1, 2, 3, 9]),
@@ -112,6 +112,8 @@ def _step(rig: Rig, dice: random.Random, *, last: bool) -> None:
             rig.evict()
         case 8 if rig.running or rig.ended:
             rig.settle(nth, dice.choice([0.0, 2.0, 100.0]))
+        case 9 if rig.running:
+            rig.put_back(nth, dice.choice([0.5, 300.0]))
 
 
 def main() -> None:

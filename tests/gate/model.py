@@ -54,6 +54,7 @@ class Request:
     wake_s: float
     engine: str | None = None
     granted_at: float = 0.0
+    kept: bool = False
     ticket: Ticket = field(init=False)
 
     def overdue(self, rules: Rules) -> Reason | None:
@@ -126,6 +127,26 @@ class Rig:
         self._offered(again, decision)
         self._catch_up()
         self._end(old, self.running)
+
+    def put_back(self, nth: int, request_timeout_s: float) -> None:
+        """A running one loses its slots to somebody more urgent, and has a place in the line, full or not."""
+        old = self.running[nth % len(self.running)]
+        self._end(old, self.running)
+        self._catch_up()
+        again = Request(old.weight, old.size_bytes, request_timeout_s, False, old.queue_s, old.wake_s, kept=True)
+        decision = self.ledger.offer(
+            self.now,
+            old.weight,
+            old.size_bytes,
+            request_timeout_s,
+            claim=old.ticket.claim,
+            kept=True,
+            waited_s=old.queue_s,
+            waking_s=old.wake_s,
+            who=again,
+        )
+        self._offered(again, decision)
+        self._catch_up()
 
     def leave(self, nth: int) -> None:
         requests = self.line + self.running
@@ -222,7 +243,7 @@ class Rig:
         closed = self.draining and not (request.front and self._ready() and not self.evicted)
         if not closed:
             if alone and self._engines_with_room(request):
-                if not request.front:
+                if not (request.front or request.kept):
                     self.mirror.serve(ticket)
             else:
                 self.mirror.push(ticket, front=request.front)
@@ -234,7 +255,7 @@ class Rig:
             if not alone:
                 self.mirror.take(ticket)
             self._grant(request, decision)
-        elif request.front or (reason := self._reason_against(request)) is None:
+        elif request.front or request.kept or (reason := self._reason_against(request)) is None:
             assert isinstance(decision, Waiting), f"{decision} instead of a place in the line"
             self._displaced(decision, request)
             self.line.insert(sum(each.front for each in self.line) if request.front else len(self.line), request)
@@ -249,7 +270,7 @@ class Rig:
 
     def _displaced(self, decision: Waiting, request: Request) -> None:
         """Somebody left a full line for the newcomer, and it was the one that the order names."""
-        if request.front or not self._is_full(request):
+        if request.front or request.kept or not self._is_full(request):
             assert decision.displaced is None
             return
         refused = decision.displaced

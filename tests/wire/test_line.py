@@ -195,3 +195,35 @@ def test_at_full_load_the_shedder_turns_newcomers_away() -> None:
         assert (refused.status, refused.error["code"]) == (429, "shed")
         assert int(refused.headers["retry-after-ms"]) > 0
         gate.until_counted(1, "api_refusals_total", reason="shed")
+
+
+def test_a_low_request_that_was_sent_nothing_is_put_back_for_a_high_one() -> None:
+    flags = ("--max-active", "1", "--queue-max", "1", "--api-key", KEY, "--preempt", "true")
+    with (
+        simulated_engine(*ROOMY) as engine,
+        gateway(engine, *flags) as gate,
+        gate.client() as low,
+        gate.client() as high,
+    ):
+        gate.authorize(KEY)
+        engine.faults({"kind": "slow_head", "seconds": 600, "times": 1})
+        low.post(CHAT, chat(3), x_api_key=KEY, x_headgate_priority="low", x_request_id="v-low")
+        gate.until(active=1)
+        engine.state(inflight=1)
+        high.post(CHAT, chat(3), x_api_key=KEY, x_headgate_priority="high", x_request_id="v-high")
+        assert high.reply().body.endswith(DONE)
+        reply = low.reply()
+        assert reply.text
+        assert reply.body.endswith(DONE)
+        gate.until_counted(1, "api_engine_requests_total", outcome="put_back")
+        gate.until(active=0, queued=0)
+
+
+def test_a_request_that_has_begun_keeps_its_slot_whoever_comes() -> None:
+    flags = ("--max-active", "1", "--queue-timeout-s", "0.3", "--api-key", KEY, "--preempt", "true")
+    with simulated_engine(*ROOMY) as engine, gateway(engine, *flags) as gate, gate.client() as low:
+        gate.authorize(KEY)
+        low.post(CHAT, chat(60_000), x_api_key=KEY, x_headgate_priority="low").until_events(1)
+        refused = gate.ask(x_api_key=KEY, x_headgate_priority="high")
+        assert refused.error["code"] == "queue_timeout"
+        assert gate.metric("api_engine_requests_total", outcome="put_back") == 0

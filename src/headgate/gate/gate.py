@@ -98,8 +98,10 @@ class Gate:
         size_bytes: int = 0,
         request_timeout_s: float = inf,
         after: Lease | None = None,
+        kept: Lease | None = None,
         claim: Claim = NOBODY,
         who: object = None,
+        on_wait: Callable[[], object] | None = None,
     ) -> Lease:
         """Slots for one request, now or after a wait in the line.
 
@@ -109,7 +111,10 @@ class Gate:
             request_timeout_s: what is left of its whole time, waking excluded.
             after: the lease whose engine died before the first byte. It is released here, and the request goes
                 to the head of the line with the time that it has spent there already.
+            kept: the lease that was taken from it for somebody more urgent, released already. It has a place in the
+                line, full or not, with the time that it has spent there.
             claim: what its place in the line depends on.
+            on_wait: called when it stands in the line.
             who: the caller's own, handed out by ``held`` and ``line`` for as long as it is one of theirs.
 
         Raises:
@@ -118,7 +123,8 @@ class Gate:
         ledger, now = self._ledger, self._clock()
         if ledger.waiting:
             self._settle(now, ledger.tick(now))  # time alone can change who is next
-        if after is None:
+        again = kept or after
+        if again is None:
             decision = ledger.offer(now, weight, size_bytes, request_timeout_s, claim=claim, who=who)
         else:
             decision = ledger.offer(
@@ -127,13 +133,14 @@ class Gate:
                 size_bytes,
                 request_timeout_s,
                 claim=claim,
-                front=True,
-                waited_s=after.waited_s,
-                waking_s=after.waking_s,
+                front=kept is None,
+                kept=kept is not None,
+                waited_s=again.waited_s,
+                waking_s=again.waking_s,
                 who=who,
             )
         if isinstance(decision, Waiting):
-            return await self._wait(now, decision, after)
+            return await self._wait(now, decision, after, on_wait)
         if after is not None:
             after.release()
         if ledger.waiting:
@@ -227,13 +234,17 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate {self._ledger!r}>"
 
-    async def _wait(self, now: float, waiting: Waiting, after: Lease | None) -> Lease:
+    async def _wait(
+        self, now: float, waiting: Waiting, after: Lease | None, on_wait: Callable[[], object] | None
+    ) -> Lease:
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         ticket = waiting.ticket
         self._futures[ticket] = future
         if waiting.displaced is not None:
             self._settle(now, [waiting.displaced])
         self._settle(now, self._ledger.tick(now))
+        if on_wait is not None and not future.done():
+            on_wait()
         self._arm(now)
         if after is not None:
             after.release()  # after the offer: nobody takes the slot in between

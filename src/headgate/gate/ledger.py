@@ -129,6 +129,7 @@ class Ledger:
         *,
         claim: Claim = NOBODY,
         front: bool = False,
+        kept: bool = False,
         waited_s: float = 0.0,
         waking_s: float = 0.0,
         who: object = None,
@@ -145,6 +146,7 @@ class Ledger:
             claim: what its place in the line depends on.
             front: its engine died before the first byte. It goes to the head of the line, full or not, and
                 even in a drain, where an engine is ready.
+            kept: its slot was taken from it for somebody more urgent. It has a place in the line, full or not.
             waited_s, waking_s: what it had spent in the line before that.
             who: handed out with what ``held`` and ``line`` show, until the ticket has ended.
 
@@ -170,7 +172,7 @@ class Ledger:
         if not self._waiting_weight:
             where = self._slots.room(weight)
             if where is not None:
-                if not front:
+                if not (front or kept):
                     self._order.serve(ticket)
                 return self._grant(now, ticket, where)
         self._order.push(ticket, front=front)
@@ -178,7 +180,7 @@ class Ledger:
         if granted is not None:
             return granted
         displaced: Refused | None = None
-        if not front:
+        if not (front or kept):
             reason, loser = self._no_place(now, ticket)
             if reason is not None:
                 self._order.remove(ticket)

@@ -126,6 +126,10 @@ class StaleConnection(Exception):
     """A kept-alive connection was closed by the engine before it took the request; the slot is still held."""
 
 
+class PutBack(Exception):
+    """Its slot was taken away for somebody more urgent, and nothing of an answer has reached the client."""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What the client asked for, as far as the way back depends on it."""
 
@@ -264,6 +268,14 @@ class Reply:
         else:
             self._release()
             self._done.set_exception(refusal)
+
+    def put_back(self) -> bool:
+        """Take its slot away: ``carry`` raises ``PutBack``. False where it is too late: it has begun, or ended."""
+        if self.started or self._done is None or self._done.done():
+            return False
+        self._done.set_exception(PutBack())
+        self._abort_exchange()
+        return True
 
     def tell_late(self, refusal: Refusal) -> Ending:
         """A refusal after the head has gone: an error event in a stream, a broken end in a whole reply."""
