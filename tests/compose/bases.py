@@ -91,7 +91,7 @@ def _import_base(engine: Engine, tag: str) -> None:
     with tempfile.TemporaryDirectory(prefix="headgate-base-") as folder:
         root = Path(folder) / "root"
         options = ["--variant=minbase", f"--include={PACKAGES}"]
-        run(["debootstrap", *options, RELEASE, str(root)], os.environ, timeout_s=300)
+        run(["debootstrap", *options, RELEASE, str(root)], engine.env, timeout_s=300)
         for useless in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man"):
             shutil.rmtree(root / useless, ignore_errors=True)
         (root / "var/cache/apt/archives/partial").mkdir(parents=True)

@@ -22,6 +22,7 @@ from typing import IO, Any
 START_S = 60.0
 STOP_S = 60.0
 DATA = Path(__file__).parents[2] / ".tools" / "docker" / "data"
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 NEEDED = ("dockerd", "docker", "runc", "containerd", "docker-compose", "debootstrap")
 
 
@@ -39,7 +40,11 @@ class Engine:
     def env(self) -> dict[str, str]:
         """The environment in which the Docker commands mean this engine."""
         theirs = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "COMPOSE_"))}
-        return theirs | {"DOCKER_HOST": f"unix://{self.folder}/docker.sock", "DOCKER_CONFIG": str(self.folder)}
+        return theirs | {
+            "PATH": PATH,
+            "DOCKER_HOST": f"unix://{self.folder}/docker.sock",
+            "DOCKER_CONFIG": str(self.folder),
+        }
 
     def docker(
         self, *arguments: str, timeout_s: float = 120, input_: bytes | None = None, stdin: IO[bytes] | None = None
@@ -88,7 +93,7 @@ def engine() -> Iterator[Engine]:
     """
     if os.geteuid() != 0:
         raise NoEngine("a Docker engine is started by root alone")
-    if missing := [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]:
+    if missing := [name for name in NEEDED if shutil.which(name, path=PATH) is None]:
         raise NoEngine(f"not installed: {', '.join(missing)} (sh tests/tools.sh docker)")
     folder = Path(tempfile.mkdtemp(prefix="headgate-docker-"))  # short, as a socket's path has to be
     log = folder / "log"
@@ -114,8 +119,10 @@ def _client() -> str:
 def _command(folder: Path) -> list[str]:
     own = [f"--data-root={DATA}", f"--exec-root={folder}/exec", f"--pidfile={folder}/docker.pid"]
     own += [f"--host=unix://{folder}/docker.sock", f"--config-file={folder}/none.json"]
+    # Where a containerd runs already, dockerd takes that one: with names of our own in it.
+    own += ["--containerd-namespace=headgate-test", "--containerd-plugins-namespace=headgate-test-plugins"]
     (folder / "none.json").write_text("{}")
-    quiet = ["--iptables=false", "--ip6tables=false", "--ip-masq=false"]
+    quiet = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
     return ["dockerd", *own, *quiet, "--default-ulimit=nofile=20000:20000"]
 
 
@@ -125,7 +132,7 @@ def _with_gpu_hook(folder: Path) -> dict[str, str]:
     hook.parent.mkdir()
     hook.write_text("#!/bin/sh\n")
     hook.chmod(0o755)
-    return dict(os.environ) | {"PATH": f"{hook.parent}:{os.environ['PATH']}"}
+    return dict(os.environ) | {"PATH": f"{hook.parent}:{PATH}"}
 
 
 def _wait(process: subprocess.Popen[bytes], started: Engine, log: Path) -> None:

@@ -79,6 +79,9 @@ def test_compose_itself_takes_the_file_once_setup_has_run(file: str, tmp_path: P
     setup(folder)
     taken = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     assert taken.returncode == 0, taken.stderr
+    from_the_root = ["docker-compose", "-f", f"compose/{file}", "config", "--quiet"]
+    taken = subprocess.run(from_the_root, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert taken.returncode == 0, taken.stderr
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
