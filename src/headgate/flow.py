@@ -294,7 +294,7 @@ class Flow:
             loop=self._loop,
             clock=self._clock,
             arrived=call.arrived,
-            headers=[(b"x-request-id", call.request_id.encode("latin-1"))],
+            headers=openai.id_headers(call.plan.dialect, call.request_id),
             first=first,
             gap=self._metrics.inter_token.at((life.model,)).observe,
             trouble=lambda: self._engines.suspect(life.engine),
@@ -338,6 +338,7 @@ class Flow:
         who = Asker(call.key, life.model, call.plan.streamed, call.asked.max_tokens, reply, tells)
         claim = self._claim(call)
         self._shed(call)
+        ids = len(reply.headers)
         while True:
             life.queued_since = self._clock()
             waking_s = lease.waking_s if lease is not None else 0.0
@@ -367,7 +368,7 @@ class Flow:
             if life.model is OTHER and self._engines.serves(call.asked.model):
                 self._name(call.asked.model, life, reply, who)
             reply.queue_s = lease.waited_s + lease.waking_s
-            reply.headers[1:] = [
+            reply.headers[ids:] = [
                 (b"x-headgate-queue-ms", b"%.1f" % (reply.queue_s * 1e3)),
                 (b"x-headgate-engine", lease.engine.encode()),
             ]

@@ -25,6 +25,17 @@ class Dialect(Enum):
 
 
 DONE = b"data: [DONE]\n\n"
+
+
+def id_headers(dialect: Dialect, request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers that tell a client the id of its request; Anthropic's SDKs look for another name than all others."""
+    value = request_id.encode("latin-1")
+    named = [(b"x-request-id", value)]
+    if dialect is Dialect.ANTHROPIC:
+        named.append((b"request-id", value))
+    return named
+
+
 _PARTS = 64
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]

@@ -193,6 +193,7 @@ def test_request_whose_engine_fails_again_and_again_is_engine_failed(gate: Gatew
     reply = gate.ask()
     assert (reply.status, reply.error["code"]) == (502, "engine_failed")
     assert "retry-after" not in reply.headers
+    assert reply.headers["x-should-retry"] == "false"
     assert engine.state()["requests_seen"] == seen + TRIES
     gate.until(active=0, queued=0)
 

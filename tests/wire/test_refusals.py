@@ -52,6 +52,8 @@ def check(reply: Reply, reason: str, *, anthropic: bool = False, status: int | N
         assert math.isclose(int(reply.headers["retry-after-ms"]), min(wait_s, 60) * 1000, abs_tol=2)
     else:
         assert "retry-after" not in reply.headers
+    hopeless = reason in ("engine_failed", "request_timeout")
+    assert reply.headers.get("x-should-retry") == ("false" if hopeless else None)
     return error
 
 

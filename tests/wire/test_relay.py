@@ -210,6 +210,17 @@ def test_heads_carry_ids_queue_time_and_engine(gate: Gateway) -> None:
     assert "client-7" not in str(reply.data[0]["id"]), "the engine has an id of ours, which is unique"
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("model", [MODEL, "no-such-model"])
+def test_anthropics_sdks_find_the_request_id_where_they_look(gate: Gateway, path: str, model: str) -> None:
+    """They read `request-id`, and a programmer had no id to name."""
+    reply = gate.ask(chat(model=model), path, x_request_id="client-7")
+    assert reply.headers["request-id"] == reply.headers["x-request-id"] == "client-7"
+    assert "request-id" not in gate.ask(x_request_id="client-7").headers
+    if path == "/v1/messages" and model == MODEL:
+        assert reply.headers["x-headgate-engine"] == "e0"
+
+
 @pytest.mark.parametrize("given", ["a" * 129, "two words", "tab\there", "caf\u00e9", ""])
 def test_request_id_that_is_unfit_for_a_header_or_a_log_is_replaced(gate: Gateway, given: str) -> None:
     assert gate.ask(x_request_id=given).headers["x-request-id"].startswith("hg-")

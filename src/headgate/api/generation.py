@@ -113,7 +113,7 @@ class Generation:
 
         def refuse(refusal: Refusal) -> int:
             status, head, body = problems.answer(refusal, endpoint.dialect)
-            sink.start(status, [(b"x-request-id", request_id.encode()), *head])
+            sink.start(status, [*openai.id_headers(endpoint.dialect, request_id), *head])
             sink.write(body)
             sink.end()
             return status

@@ -30,6 +30,10 @@ STATUS: dict[Reason, int] = {
 RETRY_AFTER_MAX_S = 60
 """SDKs ignore a longer ``retry-after``; the true figure is in the body."""
 
+HOPELESS = frozenset((Reason.ENGINE_FAILED, Reason.REQUEST_TIMEOUT))
+"""SDKs send every 5xx twice more by themselves. A request that two engines died of would see six of them die, and one
+that took too long would take so long three times. These say ``x-should-retry: false``, which the SDKs heed."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -48,6 +52,8 @@ def answer(refusal: Refusal, dialect: Dialect = Dialect.OPENAI) -> tuple[int, He
         seconds = min(max(refusal.retry_after_s, 0.001), RETRY_AFTER_MAX_S)
         headers.append((b"retry-after", b"%d" % math.ceil(seconds)))
         headers.append((b"retry-after-ms", b"%d" % math.ceil(seconds * 1000)))
+    if refusal.reason in HOPELESS:
+        headers.append((b"x-should-retry", b"false"))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return status, headers, body

@@ -42,7 +42,7 @@ _NOT_PASSED = frozenset(
             b"trailer",
             b"proxy-authenticate",
         ),
-        *(b"content-length", b"date", b"server", b"x-request-id"),  # ours instead
+        *(b"content-length", b"date", b"server", b"x-request-id", b"request-id"),  # ours instead
         *(b"x-headgate-engine", b"x-headgate-queue-ms", b"x-headgate-reason"),  # of a gateway behind this one
     )
 )
