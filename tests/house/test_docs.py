@@ -58,5 +58,8 @@ def test_every_link_between_the_docs_leads_somewhere() -> None:
 
 
 def test_pinned_requirements_name_no_index() -> None:
-    for name in ("run.txt", "dev.txt", "load.txt"):
-        assert "://" not in (ROOT / "requirements" / name).read_text()
+    pinned = [*(ROOT / "requirements").glob("*.txt"), *(ROOT / "tests").rglob("requirements*.txt")]
+    pinned += (ROOT / "tests").rglob("package-lock.json")
+    assert len(pinned) > 2
+    for file in pinned:
+        assert not re.search(r"://|--(extra-)?index-url|--find-links", file.read_text()), file
