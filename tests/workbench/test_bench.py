@@ -247,6 +247,7 @@ def test_help_fits_one_screen_and_help_all_has_every_flag() -> None:
     [
         ["bench", "--key", "sk-1", "u"],
         ["bench", "--key=sk-1", "u"],
+        ["bench", "--set", "api_key=sk-1", "--set=API_KEY=sk-1", "u"],
         ["bench", "--caller", "a:2=sk-1", "--header", "x-api-key: sk-1", "u"],
     ],
 )

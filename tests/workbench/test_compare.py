@@ -15,7 +15,7 @@ from headgate.cli import main
 from headgate.workbench.bench import raw
 from headgate.workbench.bench.raw import End, Header, Outcome, Place, Plan, Record, Run, Target
 from headgate.workbench.compare.medians import judged, rows
-from headgate.workbench.compare.run import file_name, plan_of
+from headgate.workbench.compare.run import file_name, plan_of, shown
 from headgate.workbench.compare.start import Engine, command, environment
 from headgate.workbench.compare.targets import BadTarget, Candidate, assignments, candidates, rotated, setting, values
 from tests.wire.gateway import wait_until
@@ -111,6 +111,12 @@ def test_a_gateway_is_started_with_its_settings_and_keys_are_on_no_command_line(
     assert command(Candidate("direct", direct=True), Engine(args="--base-s 1"))[0][-2:] == ["--base-s", "1"]
 
 
+def test_keys_are_kept_nowhere() -> None:
+    assert shown({"api_key": "sk-1", "queue_max": "8"}) == {"api_key": "…", "queue_max": "8"}
+    done = CliRunner().invoke(main, ["compare", "--vary", "api_key=sk-1,sk-2"])
+    assert done.exit_code == 2, "a target would be called by its key"
+
+
 def test_no_setting_of_this_shell_gets_into_a_comparison() -> None:
     assert environment({"PATH": "/bin", "HEADGATE_QUEUE_MAX": "1", "MAX_ACTIVE": "1"}) == {"PATH": "/bin"}
 
@@ -171,6 +177,20 @@ def test_modes_side_by_side_with_the_engine_and_another_gateway(tmp_path: Path) 
         round=2,
         settings={"max_active": "1", "queue_mode": "reject"},
     )
+
+
+def test_orders_are_compared_by_how_they_share_between_users_of_one_key(tmp_path: Path) -> None:
+    flags = ("--orders", "fifo,fair", "--set", "max_active=1", "--set", "api_key=sk-1", "--key", "sk-1", "--as-users")
+    crowd = ("--caller", "greedy:7", "--caller", "shy", "--users", "8", "--requests", "16", "--rounds", "1")
+    ran = compare(tmp_path, *flags, *crowd, *QUICK, "--out", "o", "--json")
+    assert ran.status == 0, ran.err
+    found = {row["target"]: row for row in json.loads(ran.out)["rows"]}
+    assert list(found) == ["fifo", "fair"]
+    assert all(row["jain_tokens"]["median"] for row in found.values())
+    for path in (tmp_path / "o").iterdir():
+        assert "sk-1" not in path.read_text()
+        callers = raw.read(path).header.plan.callers
+        assert [caller.headers for caller in callers] == [{"x-headgate-user": name} for name in ("greedy", "shy")]
 
 
 def test_a_target_that_does_not_start_is_told_and_the_others_are_measured(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ wrong is one line and exit status 2 before anything is sent.
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +28,9 @@ _MANY = click.IntRange(1, 10_000_000)
 
 SECRET_FLAGS = ("--key", "--caller", "--header", "--engine-key")
 """Their values are left out of the command line that is kept."""
+
+_SECRET_SETTING = re.compile(r"(.*key\s*=).*", re.IGNORECASE | re.DOTALL)
+"""``--set api_key=…``."""
 
 
 class _Plain(click.Option):
@@ -89,6 +94,7 @@ LOAD = (
     option(
         "--callers", "callers_file", type=_FILE, metavar="FILE", hidden=True, help="The same as TOML, with headers."
     ),
+    option("--as-users", is_flag=True, hidden=True, help="Send callers' names as x-headgate-user."),
     option("--header", multiple=True, metavar="'NAME: VALUE'", hidden=True, help="Sent by everyone; repeatable."),
     option("--extra", metavar="JSON", hidden=True, help='Fields added to each body: {"top_p": 1}.'),
     option(
@@ -213,7 +219,9 @@ def _callers(given: dict[str, Any]) -> list[Any]:
         people = [callers.parse(said, given["key"]) for said in given["caller"]]
     else:
         people = [Caller()]
-    people = [Caller(p.name, p.share, p.key or given["key"], everyones | p.headers) for p in people]
+    if given["as_users"]:
+        people = [replace(p, headers={"x-headgate-user": p.name, **p.headers}) for p in people]
+    people = [replace(p, key=p.key or given["key"], headers=everyones | p.headers) for p in people]
     callers.check(people)
     return people
 
@@ -228,6 +236,8 @@ def redacted(argv: Sequence[str]) -> str:
             shown.append("…")
         elif flag in SECRET_FLAGS and equals:
             shown.append(f"{flag}=…")
+        elif found := _SECRET_SETTING.fullmatch(argument):
+            shown.append(f"{found[1]}…")
         else:
             shown.append(shlex.quote(argument))
         hide = not hide and argument in SECRET_FLAGS

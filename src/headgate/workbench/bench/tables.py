@@ -173,7 +173,7 @@ def _times(summary: Summary) -> Table:
 def _callers(callers: list[CallerFigures]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("", width=_LABEL)
-    for name in ("caller", "asked", "answered", "refused", "tokens/s", "good/s", "TTFT p95", "p95"):
+    for name in ("caller", "asked", "answered", "refused", "tokens/s", "good/s", "TTFT p95", "p95", "longest"):
         table.add_column(name, justify="left" if name == "caller" else "right", no_wrap=True)
     for caller in callers:
         table.add_row(
@@ -186,6 +186,7 @@ def _callers(callers: list[CallerFigures]) -> Table:
             rate(caller.goodput_per_s),
             span(caller.ttft.p95 if caller.ttft else None),
             span(caller.latency.p95 if caller.latency else None),
+            span(caller.latency.max if caller.latency else None),
         )
     return table
 

@@ -12,6 +12,7 @@ from headgate.workbench.bench.options import help_all, job, load_options, option
 
 
 @click.command(context_settings={"max_content_width": 110})
+@option("--orders", metavar="ORDERS", help="Gateways by queue order: fifo,priority,fair.")
 @option("--modes", metavar="MODES", help="Gateways by queue mode: queue,reject.")
 @option("--max-active", metavar="NUMBERS", help="Gateways by slots: 4,8,16.")
 @option("--vary", multiple=True, metavar="SETTING=VALUES", help="Gateways by any setting: queue_max=8,64.")
@@ -74,7 +75,11 @@ def _candidates(given: dict[str, Any]) -> Any:
             vary[targets.setting(name)] = targets.values(values, f"--vary {name}")
         fixed = {targets.setting(n): v for n, v in targets.assignments(given["fixed"], "--set").items()}
         for name in (*vary, *fixed):
-            if name not in Settings.model_fields or name in ("host", "port"):
+            if (
+                name not in Settings.model_fields
+                or name in ("host", "port")
+                or (name.endswith("_key") and name in vary)
+            ):
                 raise targets.BadTarget(f"there is no setting {name!r} to compare by")
         urls = list(targets.assignments(given["urls"], "--url").items())
         return targets.candidates(vary, fixed, urls, direct=given["direct"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -112,7 +112,7 @@ def _round(
             for number, (rate_, users) in enumerate(what.loads):
                 plan = plan_of(what.job.plan, rate_, users, round_, candidate.name, number)
                 place = Place(
-                    comparison=comparison, target=candidate.name, round=round_, settings=dict(candidate.settings)
+                    comparison=comparison, target=candidate.name, round=round_, settings=shown(candidate.settings)
                 )
                 run = measure(replace(what.job, plan=plan), url, console, place)
                 if run.end.interrupted:
@@ -132,6 +132,11 @@ def plan_of(plan: Plan, rate_: str | None, users: int | None, round_: int, targe
     seed = plan.seed + round_ - 1
     salt = f"{seed}/{target}/{load}"
     return msgspec.structs.replace(plan, rate=rate_, users=users, seed=seed, salt=salt)
+
+
+def shown(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings as they are kept: without keys."""
+    return {name: "…" if name.endswith("_key") else value for name, value in settings.items()}
 
 
 def file_name(name: str) -> str:

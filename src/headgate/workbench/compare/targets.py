@@ -12,7 +12,7 @@ from itertools import product
 
 MOST = 64
 
-SHORT = {"modes": "queue_mode", "max_active": "max_active"}
+SHORT = {"orders": "queue_order", "modes": "queue_mode", "max_active": "max_active"}
 """Flags of ``compare`` that vary a setting."""
 
 _CALLED = {"queue_mode": "{}", "queue_order": "{}", "max_active": "{} slots"}

@@ -94,6 +94,7 @@ def callers(of: Sequence[Judged]) -> Table | None:
             rate(caller.goodput_per_s),
             span(caller.ttft.p95 if caller.ttft else None),
             span(caller.latency.p95 if caller.latency else None),
+            span(caller.latency.max if caller.latency else None),
             _index(one.summary.jain_tokens),
             _index(one.summary.jain_answered),
         ]
@@ -101,7 +102,7 @@ def callers(of: Sequence[Judged]) -> Table | None:
         for caller in one.summary.callers
     ]
     header = ["target", "load", "caller", "share", "asked", "answered", "refused", "tokens/s", "goodput/s", "TTFT p95"]
-    header += ["p95", "Jain, tokens", "Jain, answered"]
+    header += ["p95", "longest", "Jain, tokens", "Jain, answered"]
     says = "Jain's index is 1 where all got the same, and 1/n where one of n got it all."
     return Table("Callers", says, header, rows, _sources(several), texts=3)
 
