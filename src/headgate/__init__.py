@@ -8,8 +8,9 @@ The way of a request, and the folders in its order:
 4. ``relay``    out: the engine's connection, the stream's events, the usage counted on the way
 
 ``flow`` is the only module that joins these stops; each of them can be read alone. ``app`` puts the house
-together from ``settings``; ``telemetry`` holds every instrument. Beside the road: ``simulator`` (an engine that
-speaks vLLM's HTTP, a process of its own) and ``workbench`` (what is run beside the gateway).
+together from ``settings``; ``telemetry`` holds every instrument, ``keys`` what each caller may do.
+Beside the road: ``simulator`` (an engine that speaks vLLM's HTTP, a process of its
+own) and ``workbench`` (what is run beside the gateway).
 """
 
 __version__ = "0.1.0"

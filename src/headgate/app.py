@@ -41,6 +41,8 @@ from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow, Limits
 from headgate.gate import Bin, Gate, Ledger, Shedder, emptiest, make_order
+from headgate.keys import KeysError
+from headgate.keys.book import Book
 from headgate.picture import Picture
 from headgate.pool.history import History
 from headgate.pool.launchers import Launch
@@ -113,6 +115,18 @@ def tracer(endpoint: str | None) -> Tracer | None:
     return Tracer(endpoint, __version__)
 
 
+def _book(settings: Settings) -> Book | None:
+    """Raises SettingsError: the file of keys can't be taken."""
+    path = settings.api_keys_file
+    if path is None:
+        return None
+    try:
+        return Book(path)
+    except KeysError as error:
+        mend = "" if path.exists() else f" `headgate keys add NAME --file {path}` makes it."
+        raise SettingsError(f"API_KEYS_FILE = {str(path)!r}: {error}{mend}") from None
+
+
 class Gateway:
     """Everything that runs, for one event loop."""
 
@@ -120,7 +134,8 @@ class Gateway:
         self.settings = settings
         self._clock = time.monotonic
         self.admin_key = settings.admin_key or secrets.token_urlsafe(24)
-        keys = Keys(settings.api_key, self.admin_key)
+        self._book = _book(settings)
+        keys = Keys(settings.api_key, self.admin_key, self._book)
         self.metrics = Metrics()
         self.log = logs.RequestLog(log_stream, as_json=log_as_json, level=settings.log_level)
         self.draining = False
@@ -191,11 +206,13 @@ class Gateway:
             objectives,
             LoopLag(asyncio.get_running_loop(), self._clock),
             self.gpus,
+            keys,
             draining=lambda: self.draining,
             clock=self._clock,
             charges=charges,
         )
         self._viewers = events.Viewers()
+        self._looks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.call_later(1.0, self._tick)
         self.metrics.watch(self._picture.states)
@@ -270,6 +287,9 @@ class Gateway:
         if self._sizing is not None:
             self._sizing.tick(self._clock())
         self._flow.tell_places()
+        if self._book is not None:
+            self._looks.add(look := self._loop.create_task(self._book.look(), name="keys file"))
+            look.add_done_callback(self._looks.discard)
         self._picture.tick(time.time())
         if self._viewers:
             self._viewers.publish(events.event(self._picture.status_with_point()))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate import __version__
+from headgate.keys.command import keys
 from headgate.workbench.bench.command import bench
 from headgate.workbench.compare.command import compare
 from headgate.workbench.report.command import report
@@ -135,6 +136,7 @@ def top(url: str, interval_s: float, once: bool, as_json: bool, key: str | None)
 main.add_command(bench)
 main.add_command(compare)
 main.add_command(report)
+main.add_command(keys)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
@@ -166,6 +168,10 @@ def _announce(gateway: Gateway, url: str) -> None:
     say(f"""             '{{"model": "{name}", "stream": true, "messages": {messages}}}'""")
     if settings.admin_key is None:
         say(f"  admin    key made for this run: {gateway.admin_key}")
-    if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
-        click.echo(f"warning: {settings.host} is open to others and no API key is set (HEADGATE_API_KEY)", err=True)
+    is_open = settings.api_key is None and settings.api_keys_file is None
+    if is_open and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        click.echo(
+            f"warning: {settings.host} is open to others and no API key is set (HEADGATE_API_KEY)",
+            err=True,
+        )
     sys.stdout.flush()

@@ -26,6 +26,7 @@ import msgspec
 from headgate import openai
 from headgate.errors import Reason, Refusal
 from headgate.gate import Claim, Estimate, Gate, Lease, Shedder
+from headgate.keys import Key
 from headgate.openai import Asked
 from headgate.relay.reply import Ending, EngineBroke, Plan, PutBack, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable, Upstream
@@ -70,6 +71,7 @@ class Call(msgspec.Struct):
         rank: its priority: 0 normal, below 0 sooner, above 0 later.
         deadline_s: how long it may wait for a slot before it is of no use.
         tells_place: the client wants to be told its place in the line while it waits.
+        rights: what the keys file says of the key; None: it isn't in there, and may do everything.
         trace: the caller's trace, where it told one.
     """
 
@@ -88,6 +90,7 @@ class Call(msgspec.Struct):
     rank: int = 0
     deadline_s: float = math.inf
     tells_place: bool = False
+    rights: Key | None = None
     trace: TraceContext | None = None
 
 
@@ -304,6 +307,9 @@ class Flow:
             if known is False:
                 what = f"The model `{openai.shortened(model_asked)}` is not served here; GET /v1/models lists what is."
                 raise Refusal(Reason.NOT_FOUND, what, param="model")
+            if call.rights is not None and not call.rights.allows(model_asked):
+                what = f"This key may not use the model `{openai.shortened(model_asked)}`."
+                raise Refusal(Reason.FORBIDDEN, what, param="model")
             ending = await (self._gated(call, reply, life) if call.gated else self._aside(call, reply, life))
         except Refusal as refusal:
             self._leave_line(life, refusal.reason)
@@ -423,6 +429,7 @@ class Flow:
         return Claim(
             key=call.key,
             user=call.user,
+            share=1.0 if call.rights is None else call.rights.weight,
             rank=call.rank,
             tokens=self._estimate.tokens(call.key, len(call.body), asked.max_tokens, asked.sequences),
             within_s=min(within_s, call.deadline_s),

@@ -13,6 +13,7 @@ import msgspec
 from prometheus_client.core import Metric
 
 from headgate import __version__
+from headgate.api.auth import Keys
 from headgate.api.generation import ENDPOINTS
 from headgate.api.problems import STATUS
 from headgate.charges import Charges
@@ -55,6 +56,7 @@ class Picture:
         objectives: Objectives,
         lag: LoopLag,
         gpus: Gpus,
+        keys: Keys,
         *,
         draining: Callable[[], bool],
         clock: Callable[[], float],
@@ -68,6 +70,7 @@ class Picture:
         self._objectives = objectives
         self._lag = lag
         self._gpus = gpus
+        self._keys = keys
         self._charges = charges
         self._draining = draining
         self._clock = clock
@@ -96,9 +99,10 @@ class Picture:
             "ready": well,
             "reason": reason,
             "auth": {
-                "generation": "open" if self._settings.api_key is None else "key",
+                "generation": "open" if self._keys.is_open else "key",
                 "operation": self._settings.ops_auth,
             },
+            "keys": self._keys.book.status() if self._keys.book is not None else None,
             "standing": self._standing(books, line, eta_s, engines)._asdict(),
             "uptime_s": round(self._clock() - self._started_at, 1),
             "slots": {
@@ -259,6 +263,13 @@ class Picture:
             ("objective",),
             {(name,): limit_s for name, limit_s in self._objectives.in_force().items()},
         )
+        if self._keys.book is not None:
+            yield gauge(
+                "api_keys_file_ok",
+                "1 while the keys in force are those of API_KEYS_FILE as it is now.",
+                float(self._keys.book.error is None),
+            )
+            yield gauge("api_keys", "Keys of API_KEYS_FILE in force, expired ones too.", len(self._keys.book.keys))
         yield gauge("api_engines_desired", "Engines that should be running.", len(engines))
         yield gauges(
             "api_engine_up",

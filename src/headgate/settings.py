@@ -165,6 +165,9 @@ class Settings(BaseSettings):
         description="Where a stream's figures go: `auto`, `data`, `comment` or `off`.",
     )
     api_key: str | None = Field(None, min_length=1, description="The key clients must send; none: open.", repr=False)
+    api_keys_file: Path | None = Field(
+        None, description="Keys with roles and limits, in TOML; read anew when it changes. `headgate keys` writes it."
+    )
     admin_key: str | None = Field(
         None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False
     )

@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Callable
 
+from headgate.api.auth import Keys
 from headgate.api.events import event
 from headgate.flow import Asker, Flow, Limits
 from headgate.gate import Gate, Ledger
@@ -72,6 +73,7 @@ async def measure() -> None:
         Objectives(),
         LoopLag(asyncio.get_running_loop(), time.monotonic),
         Gpus(Driver(None), clock=time.monotonic),
+        Keys(None, "admin-key"),
         draining=lambda: False,
         clock=time.monotonic,
     )

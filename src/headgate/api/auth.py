@@ -9,33 +9,46 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from headgate.errors import Reason, Refusal
+from headgate.keys import Key, Role
+from headgate.keys.book import Book
 
 ANONYMOUS = "anonymous"
+
+NOBODY = Key(ANONYMOUS)
+_DEFAULT = Key("default")
+_ADMIN = Key("admin", Role.ADMIN)
 
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys that are accepted. ``api_key`` None: everybody is. ``admin_key`` is always there."""
+    """The keys that are accepted: ``api_key``, those of ``book``, and ``admin_key``, which is always there.
+
+    With neither of the first two everybody may generate.
+    """
 
     api_key: str | None
     admin_key: str
+    book: Book | None = None
 
-    def caller(self, headers: Headers) -> str:
-        """The name of the caller's key.
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may generate."""
+        return self.api_key is None and self.book is None
+
+    def caller(self, headers: Headers) -> Key:
+        """The caller's key, one that may generate.
 
         Raises:
-            Refusal: ``unauthorized``.
+            Refusal: ``unauthorized``, or ``forbidden`` where the key is for something else.
         """
-        if self.api_key is None:
-            return ANONYMOUS
-        given = presented(headers)
-        if _same(given, self.api_key):
-            return "default"
-        if _same(given, self.admin_key):
-            return "admin"
-        raise _missing(given)
+        if self.is_open:
+            return NOBODY
+        key = self._known(presented(headers))
+        if key.role is Role.OPS:
+            raise Refusal(Reason.FORBIDDEN, "This key is for looking on, not for generation.")
+        return key
 
     def require_any(self, headers: Headers) -> None:
         """For looking on, where a browser must get in too: HTTP Basic will do, with any user.
@@ -44,20 +57,31 @@ class Keys:
         leads it.
 
         Raises:
-            Refusal: ``unauthorized``, where neither the API key nor the admin's is given.
+            Refusal: ``unauthorized``, or ``forbidden`` where the file says that a key is for generation alone.
         """
-        given = presented(headers) or _password(headers)
-        if not (_same(given, self.admin_key) or (self.api_key is not None and _same(given, self.api_key))):
-            raise _missing(given)
+        key = self._known(presented(headers) or _password(headers))
+        if key.role is Role.USER and key is not _DEFAULT:
+            raise Refusal(Reason.FORBIDDEN, "This key is for generation alone.")
 
     def require_admin(self, headers: Headers) -> None:
-        """Raises Refusal: ``unauthorized``, or ``forbidden`` where a valid key is not the admin's."""
-        given = presented(headers)
-        if _same(given, self.admin_key):
-            return
-        if self.api_key is not None and _same(given, self.api_key):
+        """Raises Refusal: ``unauthorized``, or ``forbidden`` where a valid key is not an admin's."""
+        if self._known(presented(headers)).role is not Role.ADMIN:
             raise Refusal(Reason.FORBIDDEN, "This key may not use the admin endpoints.")
-        raise _missing(given)
+
+    def _known(self, given: bytes) -> Key:
+        """Raises Refusal: ``unauthorized``."""
+        if self.api_key is not None and _same(given, self.api_key):
+            return _DEFAULT
+        if _same(given, self.admin_key):
+            return _ADMIN
+        key = self.book.find(given) if self.book is not None else None
+        if key is None:
+            what = "The API key is not valid." if given else "An API key is needed: `Authorization: Bearer …`."
+            raise Refusal(Reason.UNAUTHORIZED, what)
+        assert self.book is not None
+        if self.book.has_expired(key):
+            raise Refusal(Reason.UNAUTHORIZED, "This API key has expired.")
+        return key
 
 
 def require_same_origin(headers: Headers) -> None:
@@ -107,8 +131,3 @@ def _password(headers: Headers) -> bytes:
 
 def _same(given: bytes, expected: str) -> bool:
     return hmac.compare_digest(given, expected.encode())
-
-
-def _missing(given: bytes) -> Refusal:
-    what = "The API key is not valid." if given else "An API key is needed: `Authorization: Bearer …`."
-    return Refusal(Reason.UNAUTHORIZED, what)

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from headgate import openai
 from headgate.api import problems, wishes
-from headgate.api.auth import ANONYMOUS, Keys
+from headgate.api.auth import NOBODY, Keys
 from headgate.api.connection import Connection, Downstream, Headers
 from headgate.api.wishes import Network, Wishes
 from headgate.errors import Reason, Refusal
 from headgate.flow import Call, Flow, priority
+from headgate.keys import Key
 from headgate.openai import Asked, Dialect
 from headgate.relay.reply import FinalEvent, Plan
 from headgate.telemetry import tracecontext
@@ -118,19 +119,19 @@ class Generation:
             sink.end()
             return status
 
-        key = ANONYMOUS
+        key = NOBODY
         wished = wishes.NONE
         try:
             key = self._keys.caller(headers)
-            wished = wishes.read(headers, believed=key != ANONYMOUS or self._from_proxy(scope))
+            wished = wishes.read(headers, believed=key is not NOBODY or self._from_proxy(scope))
             call = await self._read(endpoint, scope, receive, headers, request_id, trace, key, arrived, wished)
         except Refusal as refusal:
             status = refuse(refusal)
-            self._metrics.requests.add((endpoint.path, OTHER, key, str(status), refusal.reason))
-            self._metrics.refusals.add((refusal.reason, priority(wished.rank), OTHER, key))
+            self._metrics.requests.add((endpoint.path, OTHER, key.name, str(status), refusal.reason))
+            self._metrics.refusals.add((refusal.reason, priority(wished.rank), OTHER, key.name))
             return
         if call is None or sink.gone:  # the client left while it was sending, or at once
-            self._metrics.requests.add((endpoint.path, OTHER, key, "499", "client_left"))
+            self._metrics.requests.add((endpoint.path, OTHER, key.name, "499", "client_left"))
             self._metrics.cancelled.add(("arriving",))
             return
         task = asyncio.current_task(connection.loop)
@@ -149,7 +150,7 @@ class Generation:
         headers: Headers,
         request_id: str,
         trace: TraceContext | None,
-        key: str,
+        key: Key,
         arrived: float,
         wished: Wishes,
     ) -> Call | None:
@@ -183,14 +184,15 @@ class Generation:
                 as_generate=endpoint.reads == "generate",
             ),
             request_id=request_id,
-            key=key,
+            key=key.name,
             arrived=arrived,
             gated=endpoint.gated,
             can_ask_usage=endpoint.can_ask_usage,
             user=wished.user,
-            rank=wished.rank + asked.in_background,
+            rank=max(wished.rank + asked.in_background, key.rank_least),
             deadline_s=wished.deadline_s,
             tells_place=wished.tells_place,
+            rights=key.rights,
             trace=trace,
         )
 

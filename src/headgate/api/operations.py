@@ -123,14 +123,14 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
     @routes.get("/v1/models", summary="The models served", tags=["models"], response_class=Response)
     async def models(request: Request) -> Response:
         """Answered from memory, while the engine sleeps or loads too."""
-        keys.caller(request.scope["headers"])
-        return _json({"object": "list", "data": views.models()})
+        key = keys.caller(request.scope["headers"])
+        return _json({"object": "list", "data": [card for card in views.models() if key.allows(str(card.get("id")))]})
 
     @routes.get("/v1/models/{model:path}", summary="One model", tags=["models"], response_class=Response)
     async def model(request: Request, model: str) -> Response:
-        keys.caller(request.scope["headers"])
+        key = keys.caller(request.scope["headers"])
         for card in views.models():
-            if card.get("id") == model:
+            if card.get("id") == model and key.allows(model):
                 return _json(card)
         raise Refusal(Reason.NOT_FOUND, f"The model `{model}` is not served here.", param="model")
 

@@ -23,6 +23,7 @@ from headgate.api.auth import Keys, require_same_origin
 from headgate.api.connection import Connection, Headers
 from headgate.errors import Reason, Refusal
 from headgate.flow import Call, Flow
+from headgate.keys import Key
 from headgate.openai import Dialect
 from headgate.relay.reply import FinalEvent, Plan
 
@@ -101,7 +102,7 @@ class Bursts:
     def end(self) -> None:
         self._fates = None
 
-    async def serve(self, fate: Fate, body: bytes, key: str) -> None:
+    async def serve(self, fate: Fate, body: bytes, key: Key) -> None:
         """One request, to its end."""
         ear = _Ear(fate)
         asked = openai.read_request(body, required=("messages",))
@@ -114,9 +115,11 @@ class Bursts:
             asked=asked,
             plan=plan,
             request_id=self._flow.new_id(),
-            key=key,
+            key=key.name,
             arrived=self._clock(),
             can_ask_usage=True,
+            rank=max(0, key.rank_least),
+            rights=key.rights,
         )
         await self._flow.serve(call, ear, ear.refuse)
 
@@ -124,7 +127,7 @@ class Bursts:
 class _Telling(Response):
     """The answer: how they fare, a line of JSON at each change of a moment, until all have ended."""
 
-    def __init__(self, bursts: Bursts, count: int, body: bytes, key: str) -> None:
+    def __init__(self, bursts: Bursts, count: int, body: bytes, key: Key) -> None:
         super().__init__()
         self._bursts = bursts
         self._count = count

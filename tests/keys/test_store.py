@@ -1,0 +1,179 @@
+"""The file on disk, and the book that the gateway keeps of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from headgate.cli import main
+from headgate.keys import KeysError, store
+from headgate.keys.book import Book
+from headgate.keys.records import digest, hash_of, new_secret
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.toml"
+
+
+def run(path: Path, *arguments: str, status: int = 0) -> str:
+    """What ``headgate keys`` prints."""
+    result = CliRunner().invoke(main, ["keys", *arguments, "--file", str(path)], catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result.stdout if not status else result.output
+
+
+def made(path: Path, name: str, *flags: str) -> str:
+    """A new key."""
+    secret: str = json.loads(run(path, "add", name, *flags, "--json"))["key"]
+    return secret
+
+
+def look(book: Book) -> None:
+    asyncio.run(book.look())
+
+
+def test_a_key_is_printed_once_and_only_its_hash_is_kept(path: Path) -> None:
+    secret = run(path, "add", "team-a", "--max-active", "4", "--model", "m", "--days", "30").strip()
+    assert secret.startswith("hg-")
+    assert secret not in path.read_text()
+    assert hash_of(secret) in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert secret not in run(path, "list")
+    assert Book(path).find(secret.encode()) == store.load(path)["team-a"]
+
+
+def test_the_list_says_who_may_what(path: Path) -> None:
+    made(path, "team-a", "--requests-per-min", "60", "--tokens-per-min", "1e6", "--priority", "-2")
+    made(path, "prom", "--role", "ops")
+    table = run(path, "list").splitlines()
+    assert table[0].split() == [
+        "NAME",
+        "ROLE",
+        "PRIORITY",
+        "WEIGHT",
+        "REQ/MIN",
+        "TOK/MIN",
+        "SLOTS",
+        "MODELS",
+        "EXPIRES",
+    ]
+    assert table[1].split() == ["team-a", "user", "-2", "1", "60", "1000000", "-", "-", "-"]
+    assert table[2].split()[:2] == ["prom", "ops"]
+    told = json.loads(run(path, "list", "--json"))
+    assert [each["name"] for each in told["keys"]] == ["team-a", "prom"]
+    assert told["keys"][0]["requests_per_min"] == 60
+
+
+def test_what_cannot_be_is_one_line_and_status_1_and_changes_nothing(path: Path) -> None:
+    made(path, "a")
+    before = path.read_bytes()
+    run(path, "add", "a", status=1)
+    run(path, "add", "a b", status=1)
+    run(path, "add", "b", "--weight", "0", status=1)
+    run(path, "revoke", "b", status=1)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["keys.toml"], "nothing is left lying about"
+    assert json.loads(run(path, "revoke", "b", "--json", status=1).splitlines()[0])["error"]
+
+
+def test_a_key_is_rotated_with_no_moment_in_which_none_is_good(path: Path) -> None:
+    old = made(path, "a", "--max-active", "2")
+    new = json.loads(run(path, "rotate", "a", "--json"))["key"]
+    both = Book(path)
+    assert both.find(old.encode()) is both.find(new.encode()) is not None
+    run(path, "revoke", "a", "--old")
+    one = Book(path)
+    assert one.find(old.encode()) is None
+    found = one.find(new.encode())
+    assert found is not None
+    assert found.max_active == 2
+    run(path, "revoke", "a")
+    assert Book(path).find(new.encode()) is None
+
+
+def test_the_owner_of_a_link_finds_it_a_link_still(path: Path) -> None:
+    real = path.parent / "elsewhere.toml"
+    real.touch()
+    path.symlink_to(real)
+    made(path, "a")
+    assert path.is_symlink()
+    assert "a" in store.load(real)
+
+
+def test_many_who_write_at_once_lose_nothing(path: Path) -> None:
+    def add(i: int) -> None:
+        from headgate.keys import edit
+
+        store.change(path, lambda text: edit.add(text, f"k{i}", {"hash": hash_of(new_secret())}))
+
+    writers = [threading.Thread(target=add, args=(i,)) for i in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert set(store.load(path)) == {f"k{i}" for i in range(8)}
+
+
+def test_a_changed_file_is_in_force_at_the_next_look(path: Path) -> None:
+    first = made(path, "a")
+    book = Book(path)
+    second = made(path, "b")
+    assert book.find(second.encode()) is None
+    look(book)
+    assert book.find(first.encode()) is not None
+    assert book.find(second.encode()) is not None
+    assert book.status()["keys"] == 2
+
+
+@pytest.mark.parametrize("broken", [b"[keys.a]\nhash = 1", b"\xff", None])
+def test_a_broken_file_keeps_the_keys_and_says_so_once(
+    path: Path, broken: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = made(path, "a")
+    book = Book(path)
+    good = path.read_bytes()
+    path.unlink() if broken is None else path.write_bytes(broken)
+    for _ in range(3):
+        look(book)
+    assert book.find(secret.encode()) is not None
+    assert book.status()["error"] == book.error != ""
+    assert len(caplog.records) == 1
+    path.write_bytes(good)
+    look(book)
+    assert book.error is None
+
+
+def test_a_file_that_is_wrong_at_the_start_is_refused(path: Path) -> None:
+    with pytest.raises(KeysError, match="No such file"):
+        Book(path)
+    path.write_bytes(b" " * (store.SIZE_MOST + 1))
+    with pytest.raises(KeysError, match="larger"):
+        Book(path)
+
+
+def test_a_key_is_over_at_its_time(path: Path) -> None:
+    now = 0.0
+    secret = made(path, "a")
+    path.write_text(path.read_text() + "expires = 2027-01-01\n")
+    book = Book(path, now=lambda: now)
+    key = book.find(secret.encode())
+    assert key is not None
+    now = key.expires_at - 1
+    assert not book.has_expired(key)
+    now = key.expires_at
+    assert book.has_expired(key)
+    assert book.status()["expired"] == 1
+
+
+def test_no_key_is_found_for_nothing_or_for_a_hash(path: Path) -> None:
+    secret = made(path, "a")
+    book = Book(path)
+    for shown in (b"", b"hg-", hash_of(secret).encode(), digest(secret.encode()), secret.encode() + b" "):
+        assert book.find(shown) is None
