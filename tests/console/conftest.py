@@ -24,7 +24,7 @@ expect.set_options(timeout=15_000)
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # and no longer: while Playwright runs, no other event loop can in this thread
 def browser() -> Iterator[Browser]:
     path = tool("chromium")
     with sync_playwright() as playwright:

@@ -50,13 +50,13 @@ def test_nothing_of_an_engine_outlives_a_gateway_that_is_killed(tmp_path: Path, 
         stderr=subprocess.DEVNULL,
     )
     with gateway:
-        pids = asyncio.run(family.pids())
-        assert gateway.stdout is not None
-        while gateway.stdout.readline() != b"ready\n":
-            pass
-        assert len(alive(pids)) == len(helpers) + 2
-        os.kill(gateway.pid, number)
         try:
+            pids = asyncio.run(family.pids())
+            assert gateway.stdout is not None
+            while gateway.stdout.readline() != b"ready\n":
+                pass
+            assert len(alive(pids)) == len(helpers) + 2
+            os.kill(gateway.pid, number)
             gateway.wait(DEADLINE_S)
         finally:
             gateway.kill()
