@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from headgate.cli import main
 from headgate.workbench.bench import raw
-from headgate.workbench.bench.options import redacted
+from headgate.workbench.bench.command import bench as command
+from headgate.workbench.bench.options import job, redacted
 from headgate.workbench.bench.raw import Outcome
 from headgate.workbench.bench.summary import summarize
 from tests.wire.gateway import sample, wait_until
@@ -109,13 +110,25 @@ def test_every_workload_is_answered(served: str, tmp_path: Path, kind: str) -> N
 def test_a_trace_is_replayed(served: str, tmp_path: Path) -> None:
     lines = [
         {"arrival_s": 0.0, "prompt_tokens": 80, "output_tokens": 3},
-        {"arrival_s": 0.05, "prompt": "What is a headgate?", "output_tokens": 5},
+        {"arrival_s": 50.0, "prompt": "What is a headgate?", "output_tokens": 5},
     ]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    ran = bench(tmp_path, served, "--trace", "t.jsonl", "--raw", "r.jsonl")
+    ran = bench(tmp_path, served, "--trace", "t.jsonl", "--speed", "1000", "--raw", "r.jsonl")
     assert ran.status == 0, ran.out + ran.err
-    assert "as in the trace" in ran.out
+    assert "as in the trace, 1000 times as fast" in ran.out
     assert [(r.at_s, r.tokens) for r in raw.read(tmp_path / "r.jsonl").records] == [(0.0, 3), (0.05, 5)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "duration_s"),
+    [([], 901.0), (["--duration", "5"], 5.0), (["--rate", "3"], 30.0), (["--speed", "100"], 10.0)],
+)
+def test_a_trace_is_replayed_whole_unless_its_times_are_not_wanted(
+    tmp_path: Path, flags: list[str], duration_s: float
+) -> None:
+    (tmp_path / "t.jsonl").write_text('{"arrival_s": 900, "prompt_tokens": 8, "output_tokens": 3}')
+    with command.make_context("bench", ["--trace", str(tmp_path / "t.jsonl"), *flags]) as context:
+        assert job(context.params, []).plan.duration_s == duration_s
 
 
 def test_refusals_miss_the_slo_and_are_counted_by_reason(strict: str, tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ def test_rates_of_a_closed_load_are_over_the_whole_run() -> None:
     assert found.answered_per_s == 5.0
 
 
+def test_requests_that_were_due_all_at_once_have_rates_over_the_whole_run() -> None:
+    assert summarize(run([ok(n) for n in range(6)], offered_s=0.0)).answered_per_s == 0.5
+
+
 def test_every_request_is_counted_once_and_each_reason_with_its_status() -> None:
     records = [
         ok(),

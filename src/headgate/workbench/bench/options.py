@@ -26,6 +26,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _SECONDS = click.FloatRange(min=0, max=86_400, min_open=True)
 _MANY = click.IntRange(1, 10_000_000)
 
+DURATION_S = 30.0
+
 SECRET_FLAGS = ("--key", "--caller", "--header", "--engine-key")
 """Their values are left out of the command line that is kept."""
 
@@ -78,9 +80,7 @@ LOAD = (
         help="chat or completions. [chat]",
     ),
     option("--stream/--whole", default=True, help="How answers come. [stream]"),
-    option(
-        "--duration", "duration_s", default=30.0, type=_SECONDS, metavar="S", help="For how long requests are due. [30]"
-    ),
+    option("--duration", "duration_s", type=_SECONDS, metavar="S", help="For how long requests are due. [30]"),
     option("--requests", default=100_000, type=_MANY, metavar="N", help="At most so many. [100000]"),
     option("--timeout", "timeout_s", default=300.0, type=_SECONDS, hidden=True, help="Of one request. [300]"),
     option("--drain", "drain_s", default=60.0, type=_SECONDS, hidden=True, help="Longest wait for the last. [60]"),
@@ -156,7 +156,7 @@ def job(given: dict[str, Any], argv: Sequence[str]) -> Job:
     except (trace.BadTrace, callers.BadCaller, slo.BadSlo) as error:
         raise click.UsageError(str(error)) from None
     return Job(
-        plan=_plan(given, people, len(entries)),
+        plan=_plan(given, people, len(entries), entries[-1].arrival_s if entries else 0.0),
         callers=people,
         objectives=objectives,
         entries=entries,
@@ -167,31 +167,35 @@ def job(given: dict[str, Any], argv: Sequence[str]) -> Job:
     )
 
 
-def _plan(given: dict[str, Any], people: Sequence[Any], entries: int) -> Plan:
+def _plan(given: dict[str, Any], people: Sequence[Any], entries: int, latest_s: float) -> Plan:
     from headgate.workbench.bench import arrivals
     from headgate.workbench.bench.raw import Plan
 
     rate, users = given["rate"], given["users"]
+    duration_s = given["duration_s"] or DURATION_S
     if rate is not None and users is not None:
         raise click.UsageError("--rate is an open loop and --users a closed one: give one of them")
     if rate is None and users is None and not entries:
         users = 8
+    if rate is None and users is None and given["duration_s"] is None:
+        duration_s = latest_s / given["speed"] + 1.0  # all of the trace
     if rate is not None:
         try:
-            arrivals.shape(rate, given["duration_s"])
+            arrivals.shape(rate, duration_s)
         except arrivals.BadShape as error:
             raise click.UsageError(f"--rate: {error}") from None
     # Below 2^32, so that it can be typed again.
     seed = given["seed"] if given["seed"] is not None else secrets.randbelow(2**32)
     requests = min(given["requests"], entries) if entries else given["requests"]
     names = (
-        *("api", "stream", "arrivals", "think_s", "speed", "duration_s", "workload", "input_tokens", "output_tokens"),
+        *("api", "stream", "arrivals", "think_s", "speed", "workload", "input_tokens", "output_tokens"),
         *("turns", "prefix_tokens", "prefixes", "timeout_s", "drain_s", "max_in_flight", "obey_retry_after"),
         "patience_s",
     )
     return Plan(
         rate=rate,
         users=users,
+        duration_s=duration_s,
         requests=requests,
         trace=str(given["trace"]) if given["trace"] else None,
         seed=seed,

@@ -93,7 +93,8 @@ def summarize(run: Run, objectives: Sequence[Objective] | None = None) -> Summar
     good = slo.good(objectives)
     well = [record for record in answered if is_good(record, good)]
     counts = Counter(record.outcome for record in ended)
-    over_s = max(end.offered_s if plan.users is None else end.span_s, 1e-9)
+    # One request alone, or all of them at once, were due in no time at all.
+    over_s = max(end.offered_s if plan.users is None and end.offered_s > 0 else end.span_s, 1e-9)
     tokens = sum(record.tokens for record in run.records)
     tokens_per_s = tokens / max(end.span_s, 1e-9)
     times = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from headgate.workbench.bench.options import help_all, job, load_options, option
+from headgate.workbench.bench.options import DURATION_S, help_all, job, load_options, option
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -46,7 +46,7 @@ def compare(rounds: int, out: Path | None, as_json: bool, **given: Any) -> None:
         loads = [(None, None)] if given["trace"] else [(None, 8)]
     try:
         for rate in given["rates"]:
-            arrivals.shape(rate, given["duration_s"])
+            arrivals.shape(rate, given["duration_s"] or DURATION_S)
     except arrivals.BadShape as error:
         raise click.UsageError(f"--rate: {error}") from None
     made = job({**given, "rate": None, "users": loads[0][1]}, sys.argv[1:])
