@@ -12,7 +12,7 @@ LOAD_VENV ?= .venv-load
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm test-compose test-clients lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards lock lock-clients clean
+.PHONY: help run test test-vllm test-compose test-clients lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards screenshots lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -79,6 +79,10 @@ loadtest: $(LOAD_VENV)/.load ## Locust against URL=http://127.0.0.1:8080; its pa
 
 test-loadtest: $(VENV)/.dev $(LOAD_VENV)/.load ## the tests of the Locust users, a few seconds each
 	HEADGATE_TEST_LOCUST=$(LOAD_VENV)/bin/locust $(BIN)/python -m pytest -q -m load tests/loadtest $(ARGS)
+
+screenshots: $(VENV)/.dev ## pictures of the page at work, into docs/screenshots
+	@sh tests/tools.sh chromium
+	$(BIN)/python -m tests.console.screenshots docs/screenshots
 
 lock: $(VENV)/.dev ## refresh the pinned, hashed requirements from pyproject.toml
 	$(PIP) pip-tools

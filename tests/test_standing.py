@@ -17,7 +17,7 @@ READY = Engine("e0", State.READY, max_num_seqs=64)
 
 
 def seen(active: int = 8, waiting: int = 0, *, slots: int = 8, engines: Any = (READY,), **more: Any) -> Seen:
-    return Seen(slots, active, waiting, engines, **{"eta_s": 5.2, **more})
+    return Seen(slots, active, waiting, engines, **{"eta_s": 5.2, "max_active": slots, **more})
 
 
 def starting(**more: Any) -> Seen:
@@ -53,6 +53,12 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
             "First tokens take up to 2.3 s (p95) and should take 1 s.",
         ),
         (seen(8, 12), Kind.FULL, FULL, RAISE),
+        (
+            seen(8, 12, max_active=None),
+            Kind.FULL,
+            FULL,
+            "MAX_ACTIVE=auto has found that 8 can be served at once within SLO_TTFT_S and SLO_ITL_MS.",
+        ),
         (seen(1, 1, slots=1), Kind.FULL, "The gate is full: the one slot is busy, 1 waits, a newcomer", ""),
         (seen(6, 3, head_weight=4), Kind.FULL, "3 wait though 2 slots are free: the first in the line needs 4.", ""),
         (
@@ -68,10 +74,10 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
             "The engine runs 8 at once (--max-num-seqs), and no more. To serve more: raise that and MAX_ACTIVE if",
         ),
         (
-            seen(8, 12, engines=(READY, Engine("e1", State.BACKOFF))),
+            seen(8, 12, engines=(READY, Engine("e1", State.STOPPING), Engine("e2", State.STARTING, kind="remote"))),
             Kind.FULL,
-            f"{FULL} 1 of 2 engines can't help: e1 is backoff.",
-            RAISE,
+            f"{FULL} 2 of 3 engines can't help: e1 is stopping, e2 does not answer.",
+            f"See the engines below. {RAISE}",
         ),
         (
             seen(8, 64, refused={Reason.QUEUE_FULL: 14}),

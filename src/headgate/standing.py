@@ -113,10 +113,10 @@ def standing(seen: Seen) -> Standing:
         told = _no_line(seen)
     down = [engine for engine in seen.engines if engine.state is not State.READY]
     if down:
-        which = ", ".join(f"{engine.name} is {engine.state}" for engine in down[:3])
-        more = f" and {len(down) - 3} more are not" if len(down) > 3 else ""
+        which = ", ".join(f"{engine.name} {_does(engine)}" for engine in down[:3])
+        more = f", and {len(down) - 3} more" if len(down) > 3 else ""
         said = f"{told.says} {len(down)} of {len(seen.engines)} engines can't help: {which}{more}."
-        return told._replace(says=said)
+        return told._replace(says=said, advice=f"See the engines below. {told.advice}".strip())
     return told
 
 
@@ -192,6 +192,11 @@ def _progress(engine: Engine) -> str:
     return f"{phase}: about {_about(engine.eta_s)} to go"
 
 
+def _does(engine: Engine) -> str:
+    away = engine.state is State.STARTING and engine.kind == "remote"
+    return "does not answer" if away else f"is {engine.state}"
+
+
 def _cause(engine: Engine) -> str:
     return (engine.failure or "nobody knows why").rstrip(".")
 
@@ -217,6 +222,8 @@ def _mend(reason: str, seen: Seen) -> str:
             return f"{_more(seen)} To let more wait instead, raise QUEUE_MAX (now {seen.queue_max})."
         case Reason.SLOTS_BUSY if seen.reject:
             return f"{_more(seen)} QUEUE_MODE=queue would let them wait for a slot."
+        case Reason.SHED:
+            return f"SHED turns some away by chance before all must be. {_more(seen)}"
         case Reason.QUEUE_TIMEOUT:
             return (
                 f"They waited {seen.queue_timeout_s:g} s (QUEUE_TIMEOUT_S) for nothing. {_more(seen)} A shorter line "
@@ -276,6 +283,11 @@ def _more(seen: Seen) -> str:
         return (
             f"The engine runs {takes} at once (--max-num-seqs), and no more. To serve more: raise that"
             f"{' and MAX_ACTIVE' if seen.max_active is not None else ''} if its KV cache has room, or add an engine."
+        )
+    if seen.max_active is None:
+        return (
+            f"MAX_ACTIVE=auto has found that {each}{' an engine' if len(ready) > 1 else ''} can be served at once "
+            "within SLO_TTFT_S and SLO_ITL_MS. To serve more: add an engine, or give up speed with a higher MAX_ACTIVE."
         )
     limit = f"; the engine runs up to {takes}" if takes is not None else ""
     return (

@@ -62,5 +62,8 @@ def test_admin_needs_the_admin_key_and_refuses_other_sites(locked: Gateway) -> N
     assert restart(authorization="Bearer s\u00e9same") == (403, "forbidden")
     assert restart(authorization=admin) == (404, "not_found")
     assert restart(authorization=admin, origin=f"http://127.0.0.1:{locked.port}") == (404, "not_found")
+    proxied = {"origin": "https://llm.example:8443", "host": "llm.example"}
+    assert restart(authorization=admin, **proxied, **{"sec-fetch-site": "same-origin"}) == (404, "not_found")
+    assert restart(authorization=admin, **proxied, **{"sec-fetch-site": "same-site"}) == (403, "forbidden")
     for origin in ("http://evil.example", "null", "http://["):
         assert restart(authorization=admin, origin=origin) == (403, "forbidden")

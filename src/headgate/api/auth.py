@@ -87,12 +87,14 @@ class Keys:
 def require_same_origin(headers: Headers) -> None:
     """A browser that was lured here says where it comes from; other clients send no Origin.
 
+    ``sec-fetch-site``, where a browser sends it, is its own word, whatever a proxy has made of the host.
+
     Raises:
         Refusal: ``forbidden``, where that is another site.
     """
     named = dict(headers)
     origin = named.get(b"origin")
-    if origin is None:
+    if origin is None or named.get(b"sec-fetch-site") == b"same-origin":
         return
     try:
         site = urlsplit(origin).netloc

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from headgate.errors import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from headgate.gate.entries import Ticket
 
 # Entries of tickets that left the line are dropped when they come to the top, or all at once when there are
@@ -53,6 +55,10 @@ class Deadlines:
         """
         _push(self._queue, (queue_at, ticket.number, ticket, reason), live)
         _push(self._wake, (wake_at, ticket.number, ticket, Reason.ENGINE_UNAVAILABLE), live)
+
+    def tickets(self) -> Iterator[Ticket]:
+        """All that are watched, in no order."""
+        return (entry[2] for entry in self._queue if entry[2].waiting)
 
     def due(self, now: float) -> tuple[Ticket, Reason] | None:
         """A waiting ticket whose time is over, the longest first; the caller ends it and asks again."""

@@ -270,7 +270,8 @@ class Ledger:
     def statistics(self, now: float) -> Statistics:
         """The picture at ``now``; O(n) in the length of the line."""
         bins = self._slots.bins
-        oldest = min((ticket.queued_from + ticket.woken_from for ticket in self._order), default=now)
+        # Not asked of the order: some of them work hard to be walked along.
+        oldest = min((ticket.queued_from + ticket.woken_from for ticket in self._deadlines.tickets()), default=now)
         return Statistics(
             slots=self._slots.total,
             active=self._slots.active,

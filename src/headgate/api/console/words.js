@@ -3,6 +3,8 @@
 const REASONS = {
   slots_busy: [429, "No slot was free, and nobody may wait (QUEUE_MODE=reject)."],
   queue_full: [429, "All slots were busy and the line was full (QUEUE_MAX, QUEUE_MAX_BYTES)."],
+  wait_too_long: [429, "The wait would have been longer than the caller, or the line, has time for."],
+  shed: [429, "Turned away by chance under high load (SHED)."],
   queue_timeout: [503, "Waited for as long as one may (QUEUE_TIMEOUT_S)."],
   engine_unavailable: [503, "No engine became ready in time (WAKE_TIMEOUT_S)."],
   draining: [503, "The gateway was shutting down."],
