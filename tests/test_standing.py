@@ -54,6 +54,12 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
         ),
         (seen(8, 12), Kind.FULL, FULL, RAISE),
         (
+            seen(8, 12, in_turn=False),
+            Kind.FULL,
+            "The gate is full: 8 of 8 slots are busy, 12 wait, a newcomer waits up to about 6 s.",
+            RAISE,
+        ),
+        (
             seen(8, 12, max_active=None),
             Kind.FULL,
             FULL,

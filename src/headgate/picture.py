@@ -116,6 +116,7 @@ class Picture:
             },
             "queue": {
                 "mode": self._settings.queue_mode,
+                "order": self._settings.queue_order,
                 "depth": books.waiting,
                 "max": self._settings.queue_max,
                 "bytes": books.waiting_bytes,
@@ -185,6 +186,7 @@ class Picture:
                 books.waiting,
                 msgspec.convert(engines, list[Engine]),
                 eta_s=eta_s,
+                in_turn=settings.queue_order == "fifo",
                 head_weight=line[0].weight if line else 1,
                 draining=books.draining,
                 refused=self._recent.refused,

@@ -72,7 +72,8 @@ class Seen(NamedTuple):
     """What was seen.
 
     Attributes:
-        eta_s: what a newcomer would wait; None: unknown.
+        eta_s: what a newcomer would wait behind all who wait now; None: unknown.
+        in_turn: the line is first come, first served, so that nobody comes in before others.
         head_weight: slots that the first in the line needs.
         refused: by reason, within the last ``lately_s`` seconds, those that were not the callers' fault.
         ttft_p95_s, slo_ttft_s: the slowest first tokens of late, and how soon they should come.
@@ -84,6 +85,7 @@ class Seen(NamedTuple):
     waiting: int
     engines: Sequence[Engine]
     eta_s: float | None = 0.0
+    in_turn: bool = True
     head_weight: int = 1
     draining: bool = False
     refused: Mapping[str, int] = {}
@@ -313,7 +315,9 @@ def _newcomers(seen: Seen) -> str:
         return "newcomers are refused (QUEUE_MODE=reject)"
     if seen.waiting >= seen.queue_max:
         return f"newcomers are refused: the line of {seen.queue_max} is full"
-    return f"a newcomer waits about {_about(seen.eta_s)}" if seen.eta_s is not None else "newcomers wait"
+    if seen.eta_s is None:
+        return "newcomers wait"
+    return f"a newcomer waits {'about' if seen.in_turn else 'up to about'} {_about(seen.eta_s)}"
 
 
 def _wait(count: int) -> str:

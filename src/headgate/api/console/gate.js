@@ -157,7 +157,7 @@ function drawGroups(list, slots) {
 }
 
 function drawLine(queue) {
-  const { depth, max, mode, line, eta_s: eta } = queue;
+  const { depth, max, mode, order, line } = queue;
   say(byId("line-count"), mode === "reject" ? (depth ? `${count(depth)} wait` : "none kept") : `${count(depth)} of ${count(max)} ${depth === 1 ? "waits" : "wait"}`);
   byId("basin-water").style.setProperty("--level", max ? Math.min(depth / max, 1) : 0);
   set(byId("basin"), "data-full", mode !== "reject" && depth >= max && max > 0 ? "yes" : null);
@@ -181,6 +181,6 @@ function drawLine(queue) {
   const people = byId("line-people");
   set(people, "data-more", people.scrollHeight > people.clientHeight + 4 ? "yes" : null);
   const more = depth - line.length;
-  const newcomer = !eta || !depth || mode === "reject" || depth >= max ? "" : `A newcomer waits about ${about(eta)}.`;
-  say(byId("line-more"), `${more > 0 ? `And ${count(more)} more. ` : ""}${newcomer}`);
+  const why = depth > 1 && order !== "fifo" ? `Who can still be served in time goes first (QUEUE_ORDER=${order}).` : "";
+  say(byId("line-more"), `${more > 0 ? `And ${count(more)} more. ` : ""}${why}`);
 }
