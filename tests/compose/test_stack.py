@@ -138,6 +138,20 @@ def test_benchmark_ends_by_itself_and_keeps_its_results(stack: Stack) -> None:
     assert stack.inside("gateway", "ls", "/var/lib/headgate/results")
 
 
+def test_change_in_env_and_a_key_of_ones_own_count_after_up(stack: Stack) -> None:
+    file = "/var/lib/headgate/keys.toml"
+    made = json.loads(stack.inside("gateway", "headgate", "keys", "add", "alice", "--json", "--file", file))
+    assert stack.chat(key=made["key"])[0] == 401
+    with (stack.folder / ".env").open("a") as env:
+        env.write(f"HEADGATE_API_KEYS_FILE={file}\nHEADGATE_MAX_ACTIVE=3\n")
+    before = stack.inspect("prometheus")["Id"]
+    stack.up()
+    stack.wait_ready()
+    assert stack.chat(key=made["key"])[0] == 200
+    assert json.loads(stack.get("/status"))["slots"]["max_active"] == 3
+    assert stack.inspect("prometheus")["Id"] == before, "what a change doesn't touch stays"
+
+
 def test_gateway_that_is_killed_comes_back_and_prometheus_sees_it(stack: Stack) -> None:
     before = stack.inspect("gateway")
     # Inside, since a `docker kill` counts as asked for.
