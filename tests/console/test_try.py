@@ -61,7 +61,8 @@ def test_refusal_is_shown_with_its_reason_and_counts_down(gate: Gateway, look: O
             stack.enter_context(gate.client()).post(CHAT, chat(2))
         gate.until(active=2, queued=4)
         send(page, 5)
-        state(page, re.compile(r"^Refused with 429 queue_full: Both slots are busy and the line of 4 is full\."))
+        told = r"The model is busy: both slots are taken and the line of 4 is full\."
+        state(page, re.compile(rf"^Refused with 429 queue_full: {told}"))
         expect(page.locator("#clock")).to_have_text(re.compile("^come back in|room is expected"))
         expect(page.locator("#send")).to_be_enabled()
     expect(page.locator("#clock")).to_have_text("room is expected now", timeout=65_000)

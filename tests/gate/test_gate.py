@@ -86,7 +86,10 @@ def test_a_refusal_says_why_and_when_to_come_back() -> None:
         refused = caught.value
         assert refused.reason is Reason.QUEUE_FULL
         assert refused.retry_after_s == 1.0
-        assert refused.message == "Both slots are busy and the line of 0 is full. Come back in about 1 s."
+        assert (
+            refused.message
+            == "The model is busy: both slots are taken and no line is kept. Try again in about 1 second."
+        )
 
     run(main())
 

@@ -16,28 +16,31 @@ def said(ledger: Ledger, decision: Decision) -> str:
 def test_slots_busy() -> None:
     ledger = a_ledger(mode="reject")
     granted(ledger.offer(0.0))
-    assert said(ledger, ledger.offer(0.0)) == "The one slot is busy. Come back in about 1 s."
+    assert said(ledger, ledger.offer(0.0)) == "The model is busy: its one slot is taken. Try again in about 1 second."
 
 
 def test_queue_full() -> None:
     ledger = a_ledger(slots=4, queue_max=1)
     granted(ledger.offer(0.0, weight=4))
     waiting(ledger.offer(0.0))
-    wanted = "All 4 slots are busy and the line of 1 is full. Come back in about 1 s."
+    wanted = "The model is busy: all 4 slots are taken and the line of 1 is full. Try again in about 1 second."
     assert said(ledger, ledger.offer(0.0)) == wanted
 
 
 def test_queue_full_by_bytes() -> None:
     ledger = a_ledger(slots=4, queue_max_bytes=10)
     granted(ledger.offer(0.0, weight=2))
-    wanted = "The 4 slots that this request takes are not free and the line holds as many bytes as it may."
-    assert said(ledger, ledger.offer(0.0, weight=9, size_bytes=11)) == f"{wanted} Come back in about 1 s."
+    wanted = (
+        "The model is busy: the 4 slots that this request takes are not free and the line holds as many bytes as it"
+        " may. Try again in about 1 second."
+    )
+    assert said(ledger, ledger.offer(0.0, weight=9, size_bytes=11)) == wanted
 
 
 def test_queue_full_while_the_engine_wakes() -> None:
     ledger = Ledger(queue_max=0)
     ledger.expect(0.0, 3000.0)
-    wanted = "No engine is ready yet and the line of 0 is full. Come back in about 50 min."
+    wanted = "The model is not ready yet and no line is kept. Try again in about 50 minutes."
     assert said(ledger, ledger.offer(0.0)) == wanted
 
 
@@ -45,25 +48,31 @@ def test_queue_timeout() -> None:
     ledger = a_ledger(queue_timeout_s=2.5)
     granted(ledger.offer(0.0))
     waiting(ledger.offer(0.0))
-    assert said(ledger, ledger.tick(2.5)[0]) == "No slot came free within 2.5 s. Come back in about 3 s."
+    assert (
+        said(ledger, ledger.tick(2.5)[0])
+        == "The model is busy: no slot came free within 2.5 s. Try again in about 3 seconds."
+    )
 
 
 def test_request_timeout() -> None:
     ledger = a_ledger()
     granted(ledger.offer(0.0))
     waiting(ledger.offer(0.0, request_timeout_s=0.0))
-    wanted = "The request's time was over before a slot came free. Come back in about 1 s."
+    wanted = "The request's time was over before a slot came free. Try again in about 1 second."
     assert said(ledger, ledger.tick(0.0)[0]) == wanted
 
 
 def test_engine_unavailable() -> None:
     ledger = Ledger(wake_timeout_s=300.0)
     waiting(ledger.offer(0.0))
-    assert said(ledger, ledger.tick(300.0)[0]) == "No engine became ready within 300 s. Come back in about 5 s."
+    assert (
+        said(ledger, ledger.tick(300.0)[0])
+        == "The model is not ready: no engine came up within 300 s. Try again in about 5 seconds."
+    )
 
 
 def test_draining() -> None:
     ledger = a_ledger()
     ledger.close(0.0, 30.0)
-    wanted = "The gateway is shutting down and takes no new work. Come back in about 30 s."
+    wanted = "The gateway is shutting down and takes no new work. Try again in about 30 seconds."
     assert said(ledger, ledger.offer(0.0)) == wanted

@@ -1,7 +1,8 @@
-"""What a refused person reads: one sentence for what happened, one for when to come back.
+"""What a refused person reads: one sentence for what happened, one for when to try again.
 
-Apart from the shell because words change for other reasons than races do. Which reason it is was decided in
-``ledger``.
+It is read in a chat window as often as in a log, by people who know of no slots: it begins with what it means for them
+(the model is busy, or not ready), and what tells an operator which setting it was comes after. Apart from the shell
+because words change for other reasons than races do. Which reason it is was decided in ``ledger``.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 def sentence(refused: Refused, ledger: Ledger) -> str:
     """The message of a refusal, from the ledger as it is at that moment."""
     what = _what(refused.reason, refused.ticket.weight, ledger)
-    return f"{what} Come back in about {_about(refused.retry_after_s)}."
+    return f"{what} Try again in about {_about(refused.retry_after_s)}."
 
 
 def _what(reason: Reason, weight: int, ledger: Ledger) -> str:
     match reason:
         case Reason.SLOTS_BUSY:
             return f"{_busy(weight, ledger)}."
+        case Reason.QUEUE_FULL if not ledger.queue_max:
+            return f"{_busy(weight, ledger)} and no line is kept."
         case Reason.QUEUE_FULL if ledger.waiting >= ledger.queue_max:
             return f"{_busy(weight, ledger)} and the line of {ledger.queue_max} is full."
         case Reason.QUEUE_FULL:
@@ -35,9 +38,9 @@ def _what(reason: Reason, weight: int, ledger: Ledger) -> str:
         case Reason.SHED:
             return "The gateway is under high load and turns away some requests by chance."
         case Reason.QUEUE_TIMEOUT:
-            return f"No slot came free within {ledger.queue_timeout_s:g} s."
+            return f"The model is busy: no slot came free within {ledger.queue_timeout_s:g} s."
         case Reason.ENGINE_UNAVAILABLE:
-            return f"No engine became ready within {ledger.wake_timeout_s:g} s."
+            return f"The model is not ready: no engine came up within {ledger.wake_timeout_s:g} s."
         case Reason.DRAINING:
             return "The gateway is shutting down and takes no new work."
         case _:
@@ -47,11 +50,13 @@ def _what(reason: Reason, weight: int, ledger: Ledger) -> str:
 def _busy(weight: int, ledger: Ledger) -> str:
     slots = ledger.slots
     if not slots:
-        return "No engine is ready yet"
+        return "The model is not ready yet"
     if weight > 1:
-        return f"The {min(weight, slots)} slots that this request takes are not free"
-    return {1: "The one slot is busy", 2: "Both slots are busy"}.get(slots, f"All {slots} slots are busy")
+        return f"The model is busy: the {min(weight, slots)} slots that this request takes are not free"
+    taken = {1: "its one slot is taken", 2: "both slots are taken"}.get(slots, f"all {slots} slots are taken")
+    return f"The model is busy: {taken}"
 
 
 def _about(seconds: float) -> str:
-    return f"{ceil(seconds)} s" if seconds <= 120 else f"{ceil(seconds / 60)} min"
+    number, unit = (ceil(seconds), "second") if seconds <= 120 else (ceil(seconds / 60), "minute")
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
