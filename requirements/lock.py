@@ -27,7 +27,7 @@ def main() -> None:
 
 def _compile(name: str, more: tuple[str, ...], *options: str) -> None:
     command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-config", "--generate-hashes"]
-    command += ["--extra", "tracing"]
+    command += ["--extra", "redis", "--extra", "tracing"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate", "--strip-extras"]
     command += ["--allow-unsafe", *options, "--output-file", f"requirements/{name}", "pyproject.toml", "-"]
     subprocess.run(command, cwd=ROOT, input="\n".join(more), text=True, check=True)

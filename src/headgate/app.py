@@ -41,6 +41,7 @@ from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow, Limits
 from headgate.gate import Bin, Gate, Ledger, Shedder, emptiest, make_order
+from headgate.gate.shared import Shared
 from headgate.keys import KeysError
 from headgate.keys.book import Book
 from headgate.picture import Picture
@@ -51,6 +52,7 @@ from headgate.pool.launchers.simulated import SimulatedLauncher
 from headgate.pool.launchers.vllm import VllmLauncher, find_executable
 from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
+from headgate.quotas import Quotas
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
 from headgate.sizing import Sizing
 from headgate.telemetry import logs
@@ -127,6 +129,27 @@ def _book(settings: Settings) -> Book | None:
         raise SettingsError(f"API_KEYS_FILE = {str(path)!r}: {error}{mend}") from None
 
 
+def _quotas(settings: Settings, clock: Callable[[], float]) -> Quotas | None:
+    """What callers may ask for in a minute; None where nobody can have a limit.
+
+    Raises:
+        SettingsError: REDIS_URL can't be.
+        StartError: redis-py isn't installed.
+    """
+    shared: Shared | None = None
+    if settings.redis_url is not None:
+        try:
+            shared = Shared(settings.redis_url)
+        except ImportError:
+            mend = "Install it: `pip install 'headgate[redis]'`."
+            raise StartError(f"REDIS_URL needs redis-py, which isn't installed. {mend}") from None
+        except ValueError:
+            raise SettingsError("REDIS_URL = (hidden): it can't be read; redis://host:6379/0 can.") from None
+    if shared is None and settings.api_keys_file is None and settings.rate_limit_per_min is None:
+        return None
+    return Quotas(clock, requests_per_min=settings.rate_limit_per_min, shared=shared)
+
+
 class Gateway:
     """Everything that runs, for one event loop."""
 
@@ -174,6 +197,7 @@ class Gateway:
         self._sizing = Sizing(self.pool, self._gate, objectives) if settings.max_active is None else None
         charges = self._charges()
         self._tracer = tracer(settings.otel_exporter_otlp_endpoint)
+        self.quotas = _quotas(settings, self._clock)
         self._flow = Flow(
             self._gate,
             self.engines,
@@ -190,6 +214,7 @@ class Gateway:
             charges.hold if charges is not None else None,
             self._tracer,
             Shedder() if settings.shed else None,
+            self.quotas,
         )
         self.metrics.before_collecting = self._flow.count
         self.gpus = Gpus(
@@ -210,6 +235,7 @@ class Gateway:
             draining=lambda: self.draining,
             clock=self._clock,
             charges=charges,
+            quotas=self.quotas,
         )
         self._viewers = events.Viewers()
         self._looks: set[asyncio.Task[None]] = set()
@@ -221,6 +247,8 @@ class Gateway:
         self.metrics.watch(self.gpus.states)
         if charges is not None:
             self.metrics.watch(charges.states)
+        if self.quotas is not None:
+            self.metrics.watch(self.quotas.states)
         generation = Generation(
             self._flow,
             keys,
@@ -332,6 +360,8 @@ class Gateway:
         await self.pool.stop()
         self.engines.close()
         self.gpus.stop()
+        if self.quotas is not None:
+            await self.quotas.stop()
         self.log.flush()
         if self._tracer is not None:
             await self._tracer.close()
@@ -426,6 +456,8 @@ async def _run(
     announce(gateway, f"http://{f'[{host}]' if ':' in host else host}:{port}")
     gateway.pool.start()
     gateway.gpus.start()
+    if gateway.quotas is not None:
+        gateway.quotas.start()
     # What was imported and built so far lives as long as the process: keep the collector from walking it.
     gc.collect()
     gc.freeze()

@@ -13,6 +13,7 @@ class Reason(StrEnum):
     """What ended a request that was not answered."""
 
     SLOTS_BUSY = "slots_busy"
+    RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
     WAIT_TOO_LONG = "wait_too_long"
     SHED = "shed"

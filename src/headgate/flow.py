@@ -16,7 +16,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -26,8 +26,11 @@ import msgspec
 from headgate import openai
 from headgate.errors import Reason, Refusal
 from headgate.gate import Claim, Estimate, Gate, Lease, Shedder
+from headgate.gate.rates import Charge
 from headgate.keys import Key
 from headgate.openai import Asked
+from headgate.quotas import Quotas, Taken
+from headgate.quotas import refusal as refusal_of
 from headgate.relay.reply import Ending, EngineBroke, Plan, PutBack, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable, Upstream
 from headgate.telemetry.logs import RequestLog
@@ -72,6 +75,7 @@ class Call(msgspec.Struct):
         deadline_s: how long it may wait for a slot before it is of no use.
         tells_place: the client wants to be told its place in the line while it waits.
         rights: what the keys file says of the key; None: it isn't in there, and may do everything.
+        told: headers for its answer, whatever that will be; how it stands with its limits.
         trace: the caller's trace, where it told one.
     """
 
@@ -91,6 +95,7 @@ class Call(msgspec.Struct):
     deadline_s: float = math.inf
     tells_place: bool = False
     rights: Key | None = None
+    told: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     trace: TraceContext | None = None
 
 
@@ -172,6 +177,7 @@ class _Life:
     queued_since: float | None = None
     failures: int = 0
     lease: Lease | None = None
+    taken: Taken | None = None
     trace: Trace | None = None
 
     @property
@@ -196,6 +202,7 @@ class Flow:
         clock: seconds, monotonic; the same that the gate and the calls' ``arrived`` use.
         shedder: refuses some by chance where the load is high; None: it refuses nobody.
         charge: makes a lease one whose time is paid for, by model and key; None: nothing costs.
+        quotas: what callers may ask for in a minute; None: nobody has a limit.
         tracer: where requests' spans go; None: nowhere, and a caller's trace is passed on as it came.
     """
 
@@ -210,6 +217,7 @@ class Flow:
         charge: Callable[[Lease, str, str], Slot] | None = None,
         tracer: Tracer | None = None,
         shedder: Shedder | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._gate = gate
         self._engines = engines
@@ -218,6 +226,7 @@ class Flow:
         self._limits = limits
         self._clock = clock
         self._charge = charge
+        self._quotas = quotas
         self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
@@ -310,6 +319,10 @@ class Flow:
             if call.rights is not None and not call.rights.allows(model_asked):
                 what = f"This key may not use the model `{openai.shortened(model_asked)}`."
                 raise Refusal(Reason.FORBIDDEN, what, param="model")
+            if self._quotas is not None:
+                expected = partial(self._expected, call) if call.gated else None
+                if charges := self._quotas.charges(call.rights, expected):
+                    await self._take(self._quotas, charges, call, reply, life)
             ending = await (self._gated(call, reply, life) if call.gated else self._aside(call, reply, life))
         except Refusal as refusal:
             self._leave_line(life, refusal.reason)
@@ -325,6 +338,21 @@ class Flow:
             self._metrics.cancelled.add((stage,))
             ending = Ending(499, LEFT, stage)
         self._book(call, reply, ending, life)
+
+    async def _take(self, quotas: Quotas, charges: Sequence[Charge], call: Call, reply: Reply, life: _Life) -> None:
+        """Raises Refusal: ``rate_limited``."""
+        taken = await quotas.take(charges)
+        call.told += taken.headers()
+        refused = refusal_of(taken)
+        if refused is not None:
+            raise refused
+        life.taken = taken
+        reply.headers += call.told
+
+    def _expected(self, call: Call) -> float:
+        """Tokens that it is expected to take."""
+        asked = call.asked
+        return self._estimate.tokens(call.key, len(call.body), asked.max_tokens, asked.sequences)
 
     def _refuse(
         self, call: Call, reply: Reply, life: _Life, refusal: Refusal, refuse: Callable[[Refusal], int]
@@ -425,13 +453,12 @@ class Flow:
             within_s = slo.ttft_s
         if slo.latency_s is not None:
             within_s = min(within_s, max(slo.latency_s - self._gate.hold_s(), 0.0))
-        asked = call.asked
         return Claim(
             key=call.key,
             user=call.user,
             share=1.0 if call.rights is None else call.rights.weight,
             rank=call.rank,
-            tokens=self._estimate.tokens(call.key, len(call.body), asked.max_tokens, asked.sequences),
+            tokens=self._expected(call),
             within_s=min(within_s, call.deadline_s),
             deadline_s=call.deadline_s,
         )
@@ -580,6 +607,10 @@ class Flow:
             prompt = told.prompt_tokens
             self._estimate.learn(call.key, len(call.body), prompt, completion, call.asked.sequences)
             self._gate.settle(life.lease, (prompt or len(call.body) / 4) + completion)
+        if life.taken is not None and self._quotas is not None:
+            # Whoever leaves a prompt to the engine and goes has used it all the same.
+            worked = first is not None or (life.lease is not None and ending.reason == LEFT)
+            self._quotas.settle(life.taken, (told.prompt_tokens or len(call.body) / 4) + completion if worked else 0.0)
         if call.gated:
             verdict = judge(
                 self._limits.slo,

@@ -237,6 +237,7 @@ _ANTHROPIC_TYPES = {
     Reason.TOO_LARGE: "request_too_large",
     Reason.SLOTS_BUSY: "rate_limit_error",
     Reason.QUEUE_FULL: "rate_limit_error",
+    Reason.RATE_LIMITED: "rate_limit_error",
     Reason.REQUEST_TIMEOUT: "timeout_error",
     Reason.QUEUE_TIMEOUT: "overloaded_error",
     Reason.ENGINE_UNAVAILABLE: "overloaded_error",
@@ -251,6 +252,7 @@ _OPENAI_TYPES = {
     Reason.UNSUPPORTED_MEDIA_TYPE: "invalid_request_error",
     Reason.SLOTS_BUSY: "rate_limit_error",
     Reason.QUEUE_FULL: "rate_limit_error",
+    Reason.RATE_LIMITED: "rate_limit_error",
     Reason.REQUEST_TIMEOUT: "timeout_error",
 }
 

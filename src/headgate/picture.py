@@ -17,12 +17,14 @@ from headgate.api.auth import Keys
 from headgate.api.generation import ENDPOINTS
 from headgate.api.problems import STATUS
 from headgate.charges import Charges
+from headgate.errors import Reason
 from headgate.flow import Asker, Flow
 from headgate.gate import Gate, Statistics
 from headgate.gate.entries import Waiter
 from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
 from headgate.pool.supervisor import CAUSES
+from headgate.quotas import Quotas
 from headgate.settings import Settings
 from headgate.standing import Engine, Seen, Standing, standing
 from headgate.telemetry.gpu import Gpus
@@ -35,7 +37,9 @@ HELD_MAX = 256
 LINE_MAX = 100
 
 _WORK = frozenset(path for path, endpoint in ENDPOINTS.items() if endpoint.gated)
-_NOT_THE_CALLERS_FAULT = frozenset(reason for reason, status in STATUS.items() if status == 429 or status > 500)
+_NOT_THE_CALLERS_FAULT = frozenset(
+    reason for reason, status in STATUS.items() if (status == 429 and reason is not Reason.RATE_LIMITED) or status > 500
+)
 
 
 class Picture:
@@ -61,6 +65,7 @@ class Picture:
         draining: Callable[[], bool],
         clock: Callable[[], float],
         charges: Charges | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._settings = settings
         self._gate = gate
@@ -72,6 +77,7 @@ class Picture:
         self._gpus = gpus
         self._keys = keys
         self._charges = charges
+        self._quotas = quotas
         self._draining = draining
         self._clock = clock
         self._started_at = clock()
@@ -102,6 +108,7 @@ class Picture:
                 "generation": "open" if self._keys.is_open else "key",
                 "operation": self._settings.ops_auth,
             },
+            "rates": self._quotas.status() if self._quotas is not None else None,
             "keys": self._keys.book.status() if self._keys.book is not None else None,
             "standing": self._standing(books, line, eta_s, engines)._asdict(),
             "uptime_s": round(self._clock() - self._started_at, 1),

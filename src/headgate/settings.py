@@ -171,6 +171,12 @@ class Settings(BaseSettings):
     admin_key: str | None = Field(
         None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False
     )
+    rate_limit_per_min: Annotated[
+        Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None, BeforeValidator(_off)
+    ] = Field(None, description="Requests a minute over all callers, or `off`.")
+    redis_url: str | None = Field(
+        None, pattern=r"^(rediss?|unix)://", description="Redis that several gateways share rates by.", repr=False
+    )
     trusted_proxies: Annotated[
         tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], BeforeValidator(_networks)
     ] = Field((), description="Addresses or networks whose word on users and priority counts without a key.")
@@ -304,6 +310,6 @@ def _one_line(error: ValidationError, given: Mapping[str, object], environ: Mapp
         where = variables(environ).get(name, f"{name} in {path}")
     if first["type"] == "extra_forbidden":
         return f"{where}: there is no such setting. `headgate serve --help-all` lists them."
-    shown = "(hidden)" if name.endswith("_key") else repr(first["input"])
+    shown = "(hidden)" if name.endswith("_key") or name == "redis_url" else repr(first["input"])
     description = Settings.model_fields[name].description
     return f"{where} = {shown}: {message[0].lower()}{message[1:]}. {description}"

@@ -15,6 +15,7 @@ from tests.wire.gateway import Gateway, gateway
 
 STATUS = {
     "slots_busy": 429,
+    "rate_limited": 429,
     "queue_full": 429,
     "queue_timeout": 503,
     "engine_unavailable": 503,

@@ -112,9 +112,14 @@ class Generation:
         headers: Headers = scope["headers"]
         request_id, trace = self._told(headers)
 
+        call: Call | None = None
+
         def refuse(refusal: Refusal) -> int:
             status, head, body = problems.answer(refusal, endpoint.dialect)
-            sink.start(status, [*openai.id_headers(endpoint.dialect, request_id), *head])
+            sink.start(
+                status,
+                [*openai.id_headers(endpoint.dialect, request_id), *(call.told if call is not None else ()), *head],
+            )
             sink.write(body)
             sink.end()
             return status

@@ -10,6 +10,7 @@ from headgate.openai import Dialect
 
 STATUS: dict[Reason, int] = {
     Reason.SLOTS_BUSY: 429,
+    Reason.RATE_LIMITED: 429,
     Reason.QUEUE_FULL: 429,
     Reason.WAIT_TOO_LONG: 429,
     Reason.SHED: 429,

@@ -43,6 +43,11 @@ _NOT_PASSED = frozenset(
             b"proxy-authenticate",
         ),
         *(b"content-length", b"date", b"server", b"x-request-id", b"request-id"),  # ours instead
+        *(
+            f"x-ratelimit-{what}-{of}".encode()
+            for what in ("limit", "remaining", "reset")
+            for of in ("requests", "tokens")
+        ),
         *(b"x-headgate-engine", b"x-headgate-queue-ms", b"x-headgate-reason"),  # of a gateway behind this one
     )
 )

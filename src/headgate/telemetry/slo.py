@@ -18,10 +18,11 @@ NOT_OURS = frozenset(
     (
         LEFT,
         *(Reason.INVALID_REQUEST, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_FOUND),
-        *(Reason.TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE),
+        *(Reason.TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE, Reason.RATE_LIMITED),
     )
 )
-"""Ends that say nothing of how well the gateway serves: the caller's own faults, and clients that left."""
+"""Ends that say nothing of how well the gateway serves: the caller's own faults, asking for more than it may among
+them, and clients that left."""
 
 
 class Verdict(StrEnum):

@@ -2,6 +2,7 @@
 
 const REASONS = {
   slots_busy: [429, "No slot was free, and nobody may wait (QUEUE_MODE=reject)."],
+  rate_limited: [429, "The key asked for more in a minute than it may, or all callers together did (RATE_LIMIT_PER_MIN)."],
   queue_full: [429, "All slots were busy and the line was full (QUEUE_MAX, QUEUE_MAX_BYTES)."],
   wait_too_long: [429, "The wait would have been longer than the caller, or the line, has time for."],
   shed: [429, "Turned away by chance under high load (SHED)."],

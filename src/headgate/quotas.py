@@ -1,0 +1,150 @@
+"""What a key may ask for in a minute, joined: its limits, the buckets, and what its caller is told of them.
+
+``gate.rates`` reckons, ``gate.shared`` does the same in a Redis for several gateways. While Redis answers, its word
+counts, and the buckets here follow it; where it doesn't, these go on from there, each gateway by itself. Apart from
+``flow`` because whoever has no limits never comes here, and from ``gate`` because a rate is refused before the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil, floor
+from typing import TYPE_CHECKING, NamedTuple
+
+from prometheus_client.core import Metric
+
+from headgate.errors import Reason, Refusal
+from headgate.gate.rates import Charge, Decision, Rate, Rates, duration, remaining
+from headgate.telemetry.metrics import gauge
+
+if TYPE_CHECKING:
+    from headgate.gate.shared import Shared
+    from headgate.keys import Key
+
+Headers = list[tuple[bytes, bytes]]
+
+_ALL = "requests"
+_REQUESTS = "requests:"
+_TOKENS = "tokens:"
+
+
+class Taken(NamedTuple):
+    """What a request was charged, and how the buckets stood then."""
+
+    charges: Sequence[Charge]
+    decision: Decision
+
+    def headers(self) -> Headers:
+        """OpenAI's headers, for the limits that are the caller's own."""
+        headers: Headers = []
+        for charge, ahead_s in zip(self.charges, self.decision.ahead_s, strict=True):
+            kind, colon, _ = charge.bucket.partition(":")
+            if colon:
+                left, full_in = floor(remaining(charge.rate, ahead_s) + 1e-6), duration(ahead_s)
+                headers += [
+                    (f"x-ratelimit-limit-{kind}".encode(), f"{charge.rate.per_min:.12g}".encode()),
+                    (f"x-ratelimit-remaining-{kind}".encode(), b"%d" % left),
+                    (f"x-ratelimit-reset-{kind}".encode(), full_in.encode()),
+                ]
+        return headers
+
+
+class Quotas:
+    """Every caller's limits, for one gateway.
+
+    Args:
+        clock: seconds, monotonic.
+        requests_per_min: over all callers; None: no limit.
+        shared: keeps the buckets for several gateways; None: each by itself.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], *, requests_per_min: float | None = None, shared: Shared | None = None
+    ) -> None:
+        self._clock = clock
+        self._rates = Rates()
+        self._overall = Rate(requests_per_min, max(requests_per_min, 1.0)) if requests_per_min is not None else None
+        self._shared = shared
+
+    def charges(self, key: Key | None, tokens: Callable[[], float] | None) -> Sequence[Charge]:
+        """What a request takes of which buckets; nothing where nothing limits it.
+
+        Args:
+            key: None: it has no limits of its own.
+            tokens: what the request is expected to take, asked only where it counts; None: it takes none.
+        """
+        charges: list[Charge] = []
+        if key is not None:
+            if key.requests_per_min is not None:
+                burst = key.requests_burst or max(key.requests_per_min, 1.0)
+                charges.append(Charge(_REQUESTS + key.name, Rate(key.requests_per_min, burst), 1.0))
+            if key.tokens_per_min is not None and tokens is not None:
+                burst = key.tokens_burst or max(key.tokens_per_min, 1.0)
+                charges.append(Charge(_TOKENS + key.name, Rate(key.tokens_per_min, burst), tokens(), settles=True))
+        if self._overall is not None:
+            charges.append(Charge(_ALL, self._overall, 1.0))
+        return charges
+
+    async def take(self, charges: Sequence[Charge]) -> Taken:
+        """Take all of them or none; ``refusal`` says what to do about none."""
+        decision = await self._shared.take(charges) if self._shared is not None and self._shared.up else None
+        now = self._clock()
+        if decision is None:
+            return Taken(charges, self._rates.take(now, charges))
+        for charge, ahead_s in zip(charges, decision.ahead_s, strict=True):
+            self._rates.put(now, charge.bucket, ahead_s)
+        return Taken(charges, decision)
+
+    def settle(self, taken: Taken, tokens: float) -> None:
+        """A request whose charges were taken has ended, and took so many tokens."""
+        for charge in taken.charges:
+            if charge.settles:
+                self._rates.settle(self._clock(), charge, tokens)
+                if self._shared is not None:
+                    self._shared.settle(charge, tokens)
+
+    def start(self) -> None:
+        """Look for Redis, where there is to be one."""
+        if self._shared is not None:
+            self._shared.start()
+
+    async def stop(self) -> None:
+        """Ask Redis no more."""
+        if self._shared is not None:
+            await self._shared.stop()
+
+    def status(self) -> dict[str, object]:
+        """For ``/status``."""
+        return {
+            "requests_per_min": self._overall.per_min if self._overall is not None else None,
+            "redis": None if self._shared is None else "up" if self._shared.up else "down",
+        }
+
+    def states(self) -> Iterator[Metric]:
+        """For a scrape."""
+        if self._shared is not None:
+            yield gauge(
+                "api_redis_up",
+                "1 while Redis answers and rates are shared between gateways; else each limits by itself.",
+                float(self._shared.up),
+            )
+
+
+def refusal(taken: Taken) -> Refusal | None:
+    """The refusal that ``taken`` calls for; None where the charges were taken."""
+    wait_s = taken.decision.wait_s
+    if not wait_s:
+        return None
+    charge = taken.decision.blocking(taken.charges)
+    kind, colon, name = charge.bucket.partition(":")
+    if not colon:
+        what = f"The gateway takes {charge.rate.per_min:.12g} requests a minute."
+    elif kind == "tokens":
+        what = (
+            f"The key `{name}` may use {charge.rate.per_min:.12g} tokens a minute, prompts and answers, and this "
+            f"request is expected to take {charge.cost:.0f}."
+        )
+    else:
+        what = f"The key `{name}` may send {charge.rate.per_min:.12g} requests a minute."
+    about = f"{ceil(wait_s)} s" if wait_s <= 120 else f"{ceil(wait_s / 60)} min"
+    return Refusal(Reason.RATE_LIMITED, f"{what} Come back in {about}.", retry_after_s=wait_s)
