@@ -48,7 +48,7 @@ def test_prompt_waits_in_the_line_like_everybody(gate: Gateway, look: Open) -> N
         send(page, 5)
         state(page, re.compile("^Sent. It waits"))
         expect(page.locator("#line-rows tr")).to_have_count(1)
-        expect(page.locator("#clock")).to_have_text(re.compile(r"^[\d.]+ m?s$"))
+        expect(page.locator("#clock")).to_have_text(re.compile(r"^place 1, a slot in about .+ · [\d.]+ s$"))
     state(page, "Answered.")
     waited_ms = gate.logged(figure(page, "request"))["queue_ms"]
     assert waited_ms > 0
@@ -66,6 +66,16 @@ def test_refusal_is_shown_with_its_reason_and_counts_down(gate: Gateway, look: O
         expect(page.locator("#clock")).to_have_text(re.compile("^come back in|room is expected"))
         expect(page.locator("#send")).to_be_enabled()
     expect(page.locator("#clock")).to_have_text("room is expected now", timeout=65_000)
+
+
+def test_one_that_waited_in_vain_is_told_so_in_its_stream(engine: Engine, look: Open) -> None:
+    with gateway(engine, "--max-active", "1", "--queue-timeout-s", "2") as gate, gate.hold(1, tokens=60_000):
+        page = look(gate)
+        expect(page.locator("#model option")).to_have_count(1)
+        send(page, 5)
+        expect(page.locator("#clock")).to_have_text(re.compile("^place 1"))
+        state(page, re.compile(r"^Refused with queue_timeout: No slot came free within 2 s\."))
+        expect(page.locator("#clock")).to_have_text(re.compile("^come back in|room is expected"))
 
 
 def test_stop_ends_the_engines_work(gate: Gateway, engine: Engine, look: Open) -> None:

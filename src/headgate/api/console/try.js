@@ -2,7 +2,7 @@
 
 const BURST = 20;
 
-const box = { abort: null, clock: 0, said: "" };
+const box = { abort: null, clock: 0, said: "", place: "" };
 
 function startBox() {
   const key = byId("key");
@@ -38,6 +38,7 @@ function request() {
 
 function post(path, body, signal) {
   const headers = { "content-type": "application/json" };
+  if (body.stream) headers["x-headgate-wait"] = "events"; // its place in the line is told as it waits
   const key = byId("key");
   if (!byId("key-field").hidden && key.value) {
     sessionStorage.setItem("headgate.key", key.value);
@@ -57,9 +58,10 @@ async function run(task) {
   byId("answer").replaceChildren();
   byId("fates").replaceChildren();
   const began = performance.now();
+  box.place = "";
   clearInterval(box.clock);
   if (byId("outcome").getBoundingClientRect().top > window.innerHeight - 48) byId("outcome").scrollIntoView({ block: "nearest" });
-  box.clock = setInterval(() => say(byId("clock"), span((performance.now() - began) / 1e3)), 100);
+  box.clock = setInterval(() => say(byId("clock"), `${box.place}${running((performance.now() - began) / 1e3)}`), 100);
   try {
     await task(box.abort.signal);
   } catch (error) {
@@ -89,13 +91,14 @@ async function askOnce(signal) {
   const asked = request();
   const answer = await post("/v1/chat/completions", asked, signal);
   if (!answer.ok) return refused(answer);
-  const facts = { id: answer.headers.get("x-request-id"), engine: answer.headers.get("x-headgate-engine"), queue_ms: Number(answer.headers.get("x-headgate-queue-ms")) };
-  tell("answering", `Answering, after ${span(facts.queue_ms / 1e3)} in the line …`);
-  show(byId("answer"), true);
+  const facts = { id: answer.headers.get("x-request-id"), engine: answer.headers.get("x-headgate-engine"), queue_ms: answer.headers.get("x-headgate-queue-ms") };
   if ((answer.headers.get("content-type") ?? "").startsWith("text/event-stream")) await readStream(answer, facts);
   else await readWhole(answer, facts);
   drawFigures(facts);
-  if (facts.error) tell("refused", `The answer was cut short: ${facts.error.message ?? "no reason given"}`);
+  if (facts.error && !facts.began) {
+    tell("refused", `Refused with ${facts.error.code ?? "an error"}: ${facts.error.message ?? "no reason given."}`);
+    if (facts.error.retry_after_s) countDown(facts.error.retry_after_s * 1e3);
+  } else if (facts.error) tell("refused", `The answer was cut short: ${facts.error.message ?? "no reason given"}`);
   else if (facts.ended) tell("done", "Answered.");
   else tell("refused", "The answer was cut short: the stream has no end.");
   return undefined;
@@ -104,6 +107,7 @@ async function askOnce(signal) {
 async function readWhole(answer, facts) {
   const body = await answer.json();
   Object.assign(facts, body.headgate, { ended: true });
+  show(byId("answer"), true);
   byId("answer").append(String(body.choices?.[0]?.message?.content ?? ""));
 }
 
@@ -112,12 +116,14 @@ async function readStream(answer, facts) {
   for await (const event of eventsOf(answer.body)) {
     for (const line of event.split("\n")) {
       if (line.startsWith(": headgate ")) Object.assign(facts, JSON.parse(line.slice(11)));
+      if (line.startsWith(": queued ")) box.place = placeIn(line);
       if (!line.startsWith("data: ")) continue;
       if (line === "data: [DONE]") facts.ended = true;
       else {
         const chunk = JSON.parse(line.slice(6));
         if (chunk.error) facts.error = chunk.error;
         if (chunk.headgate) Object.assign(facts, chunk.headgate);
+        if (!chunk.error && !facts.began) begin(facts);
         const text = chunk.choices?.[0]?.delta?.content;
         if (text) {
           const atEnd = place.scrollTop + place.clientHeight >= place.scrollHeight - 4;
@@ -127,6 +133,20 @@ async function readStream(answer, facts) {
       }
     }
   }
+}
+
+/** `: queued position=3 eta_s=2`, in words. */
+function placeIn(line) {
+  const told = Object.fromEntries(line.slice(9).split(" ").map((pair) => pair.split("=")));
+  const soon = told.eta_s === undefined ? "" : `, a slot in about ${about(Number(told.eta_s))}`;
+  return `place ${Number(told.position)}${soon} · `;
+}
+
+function begin(facts) {
+  facts.began = true;
+  box.place = "";
+  tell("answering", "Answering …");
+  show(byId("answer"), true);
 }
 
 async function* eventsOf(body) {
@@ -146,7 +166,7 @@ function drawFigures(facts) {
   figures(byId("figures"), [
     ["request", facts.id],
     ["engine", facts.engine],
-    ["waited in line", span(facts.queue_ms / 1e3)],
+    ["waited in line", facts.queue_ms === null ? null : span(Number(facts.queue_ms) / 1e3)],
     ["first token after", facts.ttft_ms === undefined || facts.ttft_ms === null ? null : span(facts.ttft_ms / 1e3)],
     ["all after", facts.latency_ms === undefined ? null : span(facts.latency_ms / 1e3)],
     ["tokens", facts.completion_tokens === undefined ? null : count(facts.completion_tokens)],
