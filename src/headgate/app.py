@@ -170,7 +170,7 @@ class Gateway:
                 queue_timeout_s=settings.queue_timeout_s,
                 wake_timeout_s=settings.wake_timeout_s,
                 choose=self._choose,
-                order=make_order(settings.queue_order),
+                order=make_order(settings.queue_order, capped=settings.api_keys_file is not None),
             ),
             clock=self._clock,
         )

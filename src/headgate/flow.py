@@ -461,6 +461,7 @@ class Flow:
             tokens=self._expected(call),
             within_s=min(within_s, call.deadline_s),
             deadline_s=call.deadline_s,
+            most=None if call.rights is None else call.rights.max_active,
         )
 
     def _name(self, model: str, life: _Life, reply: Reply, who: Asker) -> None:

@@ -8,13 +8,14 @@ counts, and the buckets here follow it; where it doesn't, these go on from there
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil, floor
+from math import floor
 from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.core import Metric
 
 from headgate.errors import Reason, Refusal
 from headgate.gate.rates import Charge, Decision, Rate, Rates, duration, remaining
+from headgate.gate.sentences import about
 from headgate.telemetry.metrics import gauge
 
 if TYPE_CHECKING:
@@ -146,5 +147,4 @@ def refusal(taken: Taken) -> Refusal | None:
         )
     else:
         what = f"The key `{name}` may send {charge.rate.per_min:.12g} requests a minute."
-    about = f"{ceil(wait_s)} s" if wait_s <= 120 else f"{ceil(wait_s / 60)} min"
-    return Refusal(Reason.RATE_LIMITED, f"{what} Come back in {about}.", retry_after_s=wait_s)
+    return Refusal(Reason.RATE_LIMITED, f"{what} Try again in about {about(wait_s)}.", retry_after_s=wait_s)

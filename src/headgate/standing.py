@@ -75,6 +75,7 @@ class Seen(NamedTuple):
         eta_s: what a newcomer would wait behind all who wait now; None: unknown.
         in_turn: the line is first come, first served, so that nobody comes in before others.
         head_weight: slots that the first in the line needs.
+        aside: how many of those who wait do so for others of their key, which holds as many slots as it may.
         refused: by reason, within the last ``lately_s`` seconds, those that were not the callers' fault.
         ttft_p95_s, slo_ttft_s: the slowest first tokens of late, and how soon they should come.
         max_active: the setting; None: found from what the engine says.
@@ -87,6 +88,7 @@ class Seen(NamedTuple):
     eta_s: float | None = 0.0
     in_turn: bool = True
     head_weight: int = 1
+    aside: int = 0
     draining: bool = False
     refused: Mapping[str, int] = {}
     lately_s: int = 10
@@ -242,6 +244,13 @@ def _mend(reason: str, seen: Seen) -> str:
 
 
 def _line(seen: Seen) -> Standing:
+    if seen.waiting == seen.aside:
+        others = "a newcomer with another key starts at once" if seen.active < seen.slots else _newcomers(seen)
+        return Standing(
+            Kind.BUSY if seen.active >= seen.slots else Kind.SERVING,
+            f"{_held(seen).capitalize()}; {_wait(seen.waiting)} for others of the same key; {others}.",
+            "Their keys hold as many slots as they may (max_active in API_KEYS_FILE).",
+        )
     if seen.active < seen.slots:
         free = _many(seen.slots - seen.active, "slot is free", "slots are free")
         return Standing(

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from headgate.gate.capped import Capped
 from headgate.gate.entries import Claim
 from headgate.gate.fair import Fair
 from headgate.gate.ordering import Fifo, Order
@@ -25,6 +26,8 @@ ORDERS: dict[str, Callable[[], Order]] = {
     "fair": Fair,
     "priority": lambda: Priority(Fifo, age_s=2.0),
     "timely": lambda: Timely(lambda: Priority(Fair, age_s=2.0)),
+    "capped": lambda: Capped(lambda: Timely(lambda: Priority(Fair, age_s=2.0))),
+    "capped fifo": lambda: Capped(Fifo),
 }
 
 
@@ -83,6 +86,7 @@ def _some_claim(dice: random.Random) -> Claim:
         tokens=dice.choice([1.0, 4.0, 64.0]),
         within_s=dice.choice([0.25, 1.0, math.inf]),
         deadline_s=dice.choice([0.5, math.inf, math.inf, math.inf]),
+        most={"a": None, "b": 1, "c": 3}[key],
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from headgate.errors import Reason
 from headgate.gate import Ledger, LedgerError
+from headgate.gate.capped import Capped
 from headgate.gate.entries import NOBODY, Claim
 from headgate.gate.forecast import HOPE
 from headgate.gate.ordering import Fifo
@@ -99,7 +100,7 @@ class Rig:
 
     def offer(self, weight: int, size_bytes: int, request_timeout_s: float, claim: Claim = NOBODY) -> None:
         self._catch_up()
-        fits = self.ledger.fits(weight)
+        fits = self.ledger.fits(weight) and claim.most is None
         request = Request(weight, size_bytes, request_timeout_s, False, 0.0, 0.0)
         decision = self.ledger.offer(self.now, weight, size_bytes, request_timeout_s, claim=claim, who=request)
         assert isinstance(decision, Granted) or not fits
@@ -232,27 +233,55 @@ class Rig:
         assert first_two == line[:2]
         etas = [each.eta_s for each in line] + ([] if self.draining else [newcomer_s])
         known = [each for each in etas if each is not None]
-        assert len(known) == (len(etas) if self._ready() else 0), "with an engine there is an estimate"
+        aside = sum(self.ledger.stands_aside(each.ticket) for each in self.line)
+        assert len(known) == (len(etas) - aside if self._ready() else 0), "with an engine there is an estimate"
+        assert seen_aside(self.mirror) == aside
+        self._check_caps()
         assert known == sorted(known), "nobody overtakes"
         assert all(each >= 0 for each in known)
         assert all(each.who is None for each in self.ended), "a caller is kept beyond its end"
+
+    def _check_cap_of(self, request: Request) -> None:
+        """Its key holds no more than it may, but for one heavy request by itself, and those back from a dead engine."""
+        key = request.ticket.claim.key
+        own = [each for each in self.running if each.ticket.claim.key == key]
+        caps = [each.ticket.claim.most for each in own]
+        if isinstance(self.mirror, Capped) and None not in caps and not any(each.front for each in own):
+            most = max(cap for cap in caps if cap is not None)
+            assert len(own) == 1 or sum(each.weight for each in own) <= most, "a key holds more than it may"
+
+    def _check_caps(self) -> None:
+        """Nobody stands aside for nobody."""
+        for each in self.line:
+            most = each.ticket.claim.most
+            if most is None or not self.ledger.stands_aside(each.ticket):
+                continue
+            own = [other for other in self.line + self.running if other.ticket.claim.key == each.ticket.claim.key]
+            assert any(other is not each and not self.ledger.stands_aside(other.ticket) for other in own)
 
     def _offered(self, request: Request, decision: Decision) -> None:
         ticket = request.ticket = decision.ticket
         alone = not self.line
         closed = self.draining and not (request.front and self._ready() and not self.evicted)
+        direct = False
         if not closed:
-            if alone and self._engines_with_room(request):
-                if not (request.front or request.kept):
-                    self.mirror.serve(ticket)
-            else:
+            granted_weight, ticket.weight = ticket.weight, request.weight  # as it was when the ledger's order was told
+            capped = self.mirror if isinstance(self.mirror, Capped) else None
+            direct = alone and bool(self._engines_with_room(request))
+            direct = direct and (request.front or capped is None or capped.admits(ticket))
+            if not direct:
                 self.mirror.push(ticket, front=request.front)
-        first = alone or self.mirror.head(self._queue_now()) is ticket
+            elif not (request.front or request.kept):
+                self.mirror.serve(ticket)
+            elif capped is not None:
+                capped.begin(ticket)
+            ticket.weight = granted_weight
+        first = direct or self.mirror.head(self._queue_now()) is ticket
         if closed:
             self._was_refused(decision, Reason.DRAINING)
         elif first and self._engines_with_room(request):
             assert isinstance(decision, Granted), f"{decision} though there is room"
-            if not alone:
+            if not direct:
                 self.mirror.take(ticket)
             self._grant(request, decision)
         elif request.front or request.kept or (reason := self._reason_against(request)) is None:
@@ -296,7 +325,8 @@ class Rig:
                 return Reason.QUEUE_FULL
             return None
         forecast = self.ledger._forecast
-        if self._ready() and forecast.is_sure and not self._hopeful(request.ticket):
+        aside = isinstance(self.mirror, Capped) and self.mirror.stands_aside(request.ticket)
+        if self._ready() and forecast.is_sure and not aside and not self._hopeful(request.ticket):
             return Reason.WAIT_TOO_LONG
         return None
 
@@ -331,6 +361,7 @@ class Rig:
                 self.mirror.take(request.ticket)
                 self._grant(request, verdict)
         assert not any(each.overdue(self.rules) for each in self.line), "waits though its time is over"
+        self.mirror.head(self._queue_now())  # the ledger looked at the time as well, and parked the late
         self.stale = False
 
     def _grant(self, request: Request, granted: Granted) -> None:
@@ -341,6 +372,7 @@ class Rig:
         request.granted_at = self.now
         self.running.append(request)
         self.granted += 1
+        self._check_cap_of(request)
 
     def _refused(self, refused: Refused) -> None:
         assert 0 < refused.retry_after_s < math.inf
@@ -351,6 +383,8 @@ class Rig:
         where.remove(request)
         if where is self.line:
             self.mirror.remove(request.ticket)
+        elif isinstance(self.mirror, Capped):
+            self.mirror.end(request.ticket)
         self.ended.append(request.ticket)
         self._verdicts(self.ledger.leave(self.now, request.ticket))
 
@@ -379,3 +413,8 @@ class Rig:
         else:
             left = [self.rules.wake_timeout_s - each.wake_s for each in self.line]
         return self.now + min(left) if left else None
+
+
+def seen_aside(order: Order) -> int:
+    """How many stand aside."""
+    return order.aside if isinstance(order, Capped) else 0

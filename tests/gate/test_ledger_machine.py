@@ -38,6 +38,7 @@ a_claim = st.builds(
     tokens=st.sampled_from([1.0, 4.0, 64.0]),
     within_s=st.sampled_from([0.25, 1.0, math.inf]),
     deadline_s=st.sampled_from([0.5, math.inf]),
+    most=st.sampled_from([None, 2, 2, 4]),
 )
 
 

@@ -28,6 +28,7 @@ class Claim(NamedTuple):
         tokens: how many it is expected to take, prompt and answer.
         within_s: its answer is good if its first token comes so soon after its arrival; inf: whenever.
         deadline_s: it is of no use if it has no slot so soon after its arrival: it is refused then, or at once.
+        most: slots that its key may hold; None: all (``capped``).
     """
 
     key: str = ""
@@ -37,6 +38,7 @@ class Claim(NamedTuple):
     tokens: float = 1.0
     within_s: float = inf
     deadline_s: float = inf
+    most: int | None = None
 
 
 NOBODY = Claim()
@@ -90,7 +92,10 @@ class Waiter(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The gate at one moment. ``active`` in slots, ``oldest_wait_s`` in real time, totals since the start."""
+    """The gate at one moment. ``active`` in slots, ``oldest_wait_s`` in real time, totals since the start.
+
+    ``aside`` is how many of those who wait do so for others of their key, and not for slots.
+    """
 
     slots: int
     active: int
@@ -102,3 +107,4 @@ class Statistics:
     granted_total: int
     refused_total: int
     draining: bool
+    aside: int = 0

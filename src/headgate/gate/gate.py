@@ -149,7 +149,7 @@ class Gate:
 
     def acquire_nowait(self, *, weight: int = 1, claim: Claim = NOBODY, who: object = None) -> Lease | None:
         """Slots at once, or None with nothing changed: the request would have to wait, or be refused."""
-        if not self._ledger.fits(weight):
+        if claim.most is not None or not self._ledger.fits(weight):
             return None
         decision = self._ledger.offer(self._clock(), weight, claim=claim, who=who)
         assert isinstance(decision, Granted)
@@ -243,7 +243,7 @@ class Gate:
         if waiting.displaced is not None:
             self._settle(now, [waiting.displaced])
         self._settle(now, self._ledger.tick(now))
-        if on_wait is not None and not future.done():
+        if on_wait is not None and not future.done() and not self._ledger.stands_aside(ticket):
             on_wait()
         self._arm(now)
         if after is not None:

@@ -28,6 +28,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Literal
 
 from headgate.errors import Reason
+from headgate.gate.capped import Capped
 from headgate.gate.deadlines import Deadlines
 from headgate.gate.entries import NOBODY, Claim, Holder, Statistics, Ticket, Waiter
 from headgate.gate.forecast import HOPE, Forecast, View
@@ -77,7 +78,9 @@ class Ledger:
         self._queue_max_bytes = queue_max_bytes
         self._slots = Slots(choose)
         self._order: Order = Fifo() if order is None else order
-        self._timely = order if isinstance(order, Timely) else None
+        self._capped = order if isinstance(order, Capped) else None
+        beneath = self._capped.beneath if self._capped is not None else order
+        self._timely = beneath if isinstance(beneath, Timely) else None
         self._deadlines = Deadlines()
         self._forecast = Forecast()
         self._waiting_weight = self._waiting_bytes = 0
@@ -116,9 +119,21 @@ class Ledger:
         return not self._slots.holders and not self._waiting_weight
 
     def fits(self, weight: int) -> bool:
-        """Whether there is room for this weight and nobody waits for it: an offer would be granted at once."""
+        """Whether there is room for this weight and nobody waits for it: an offer would be granted at once.
+
+        A key's own cap is another matter.
+        """
         closed = self._drain_until is not None
-        return not closed and not self._waiting_weight and self._slots.has_room(weight)
+        return not closed and not self._weight_in_turn and self._slots.has_room(weight)
+
+    def stands_aside(self, ticket: Ticket) -> bool:
+        """Whether it waits for others of its key, and not for slots."""
+        return self._capped is not None and self._capped.stands_aside(ticket)
+
+    @property
+    def _weight_in_turn(self) -> int:
+        """Of those who wait for slots."""
+        return self._waiting_weight if self._capped is None else self._waiting_weight - self._capped.aside_weight
 
     def offer(
         self,
@@ -169,11 +184,13 @@ class Ledger:
         )
         if self._drain_until is not None and not (front and self._slots.ready and not self._evicted):
             return self._refuse(now, ticket, Reason.DRAINING)
-        if not self._waiting_weight:
+        if not self._waiting_weight and (front or self._capped is None or self._capped.admits(ticket)):
             where = self._slots.room(weight)
             if where is not None:
                 if not (front or kept):
                     self._order.serve(ticket)
+                elif self._capped is not None:
+                    self._capped.begin(ticket)
                 return self._grant(now, ticket, where)
         self._order.push(ticket, front=front)
         granted = self._grant_head(now)
@@ -206,6 +223,8 @@ class Ledger:
         if held_in is not None:
             self._slots.give_back(ticket, held_in)
             self._forecast.learn(now - ticket.granted_at, ticket.weight)
+            if self._capped is not None:
+                self._capped.end(ticket)
         elif ticket.waiting:
             self._order.remove(ticket)
             self._forget(ticket)
@@ -283,6 +302,7 @@ class Ledger:
             granted_total=self._granted,
             refused_total=self._refused,
             draining=self._drain_until is not None,
+            aside=self._capped.aside if self._capped is not None else 0,
         )
 
     def held(self, now: float, most: int) -> list[Holder]:
@@ -296,12 +316,13 @@ class Ledger:
 
     def outlook(self, now: float, most: int) -> tuple[list[Waiter], float | None]:
         """The first ``most`` of those who wait, in the order in which they will be served, and seconds that a
-        newcomer of weight 1 would wait for its slot; None where nobody can tell.
+        newcomer of weight 1 would wait for its slot; None where nobody can tell: who stands aside waits for its own.
 
         Those behind the first ``most`` are taken to come at the mean rate.
         """
         largest = self._slots.largest
-        first = list(islice(self._order, most))
+        in_turn = self._capped.beneath if self._capped is not None else self._order
+        first = list(islice(in_turn, most))
         weights = [min(ticket.weight, largest or ticket.weight) for ticket in first]
         waits_s: list[float | None] = [None] * (len(first) + 1)
         if self._slots.ready or self._wake_at is not None:
@@ -315,6 +336,10 @@ class Ledger:
             # The two clocks together are real time.
             Waiter(ticket.number, ticket.who, weight, now - ticket.queued_from - ticket.woken_from, eta_s)
             for ticket, weight, eta_s in zip(first, weights, waits_s, strict=False)
+        ]
+        line += [
+            Waiter(ticket.number, ticket.who, ticket.weight, now - ticket.queued_from - ticket.woken_from, None)
+            for ticket in islice(self._order, len(in_turn), most)
         ]
         draining = self._drain_until is not None
         return line, None if draining else 0.0 if self.fits(1) else waits_s[-1]
@@ -357,7 +382,7 @@ class Ledger:
             if loser is None or loser is ticket or loser.size_bytes < bytes_over or not self.queue_max:
                 return Reason.QUEUE_FULL, None
             return None, loser
-        if self._slots.ready and self._forecast.is_sure:
+        if self._slots.ready and self._forecast.is_sure and not self.stands_aside(ticket):
             slot_s = self._forecast.slot_s(now, self._slots.last_total, self._slots.holders)
             ticket.predicted_s = self._forecast.behind_s(self._order.before(ticket), slot_s)
             if HOPE * ticket.predicted_s > min(self.queue_timeout_s, ticket.claim.deadline_s):
@@ -404,7 +429,7 @@ class Ledger:
             holders=self._slots.holders,
             ready=bool(self._slots.ready),
             weight=min(weight, largest),
-            line_weight=min(self._waiting_weight, len(self._order) * largest),
+            line_weight=min(self._weight_in_turn, len(self._order) * largest),
             head_weight=1 if head is None else min(head.weight, largest),
             places=max(1, ceil(excess_bytes / mean_bytes)),
             wake_s=None if self._wake_at is None else self._wake_at - now,

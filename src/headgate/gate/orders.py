@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from headgate.gate.capped import Capped
 from headgate.gate.fair import Fair
 from headgate.gate.ordering import Fifo, Order
 from headgate.gate.priority import Priority
@@ -22,6 +23,6 @@ ORDERS: dict[Name, Callable[[], Order]] = {
 }
 
 
-def make_order(name: Name) -> Order:
-    """An empty line of that order."""
-    return ORDERS[name]()
+def make_order(name: Name, *, capped: bool = False) -> Order:
+    """An empty line of that order. ``capped``: keys can have caps of slots."""
+    return Capped(ORDERS[name]) if capped else ORDERS[name]()

@@ -13,28 +13,29 @@ from typing import TYPE_CHECKING
 from headgate.errors import Reason
 
 if TYPE_CHECKING:
+    from headgate.gate.entries import Ticket
     from headgate.gate.ledger import Ledger
     from headgate.gate.outcomes import Refused
 
 
 def sentence(refused: Refused, ledger: Ledger) -> str:
     """The message of a refusal, from the ledger as it is at that moment."""
-    what = _what(refused.reason, refused.ticket.weight, ledger)
-    return f"{what} Try again in about {_about(refused.retry_after_s)}."
+    what = _what(refused.reason, refused.ticket, ledger)
+    return f"{what} Try again in about {about(refused.retry_after_s)}."
 
 
-def _what(reason: Reason, weight: int, ledger: Ledger) -> str:
+def _what(reason: Reason, ticket: Ticket, ledger: Ledger) -> str:
     match reason:
         case Reason.SLOTS_BUSY:
-            return f"{_busy(weight, ledger)}."
+            return f"{_busy(ticket, ledger)}."
         case Reason.QUEUE_FULL if not ledger.queue_max:
-            return f"{_busy(weight, ledger)} and no line is kept."
+            return f"{_busy(ticket, ledger)} and no line is kept."
         case Reason.QUEUE_FULL if ledger.waiting >= ledger.queue_max:
-            return f"{_busy(weight, ledger)} and the line of {ledger.queue_max} is full."
+            return f"{_busy(ticket, ledger)} and the line of {ledger.queue_max} is full."
         case Reason.QUEUE_FULL:
-            return f"{_busy(weight, ledger)} and the line holds as many bytes as it may."
+            return f"{_busy(ticket, ledger)} and the line holds as many bytes as it may."
         case Reason.WAIT_TOO_LONG:
-            return f"{_busy(weight, ledger)}, and it would take too long until one comes free."
+            return f"{_busy(ticket, ledger)}, and it would take too long until one comes free."
         case Reason.SHED:
             return "The gateway is under high load and turns away some requests by chance."
         case Reason.QUEUE_TIMEOUT:
@@ -47,16 +48,19 @@ def _what(reason: Reason, weight: int, ledger: Ledger) -> str:
             return "The request's time was over before a slot came free."
 
 
-def _busy(weight: int, ledger: Ledger) -> str:
-    slots = ledger.slots
+def _busy(ticket: Ticket, ledger: Ledger) -> str:
+    slots, weight, most = ledger.slots, ticket.weight, ticket.claim.most
     if not slots:
         return "The model is not ready yet"
+    if most is not None and slots - ledger.active >= min(weight, slots):
+        return f"This key may hold {most} slot{'' if most == 1 else 's'} at once, and does"
     if weight > 1:
         return f"The model is busy: the {min(weight, slots)} slots that this request takes are not free"
     taken = {1: "its one slot is taken", 2: "both slots are taken"}.get(slots, f"all {slots} slots are taken")
     return f"The model is busy: {taken}"
 
 
-def _about(seconds: float) -> str:
+def about(seconds: float) -> str:
+    """A time to come back, for a person."""
     number, unit = (ceil(seconds), "second") if seconds <= 120 else (ceil(seconds / 60), "minute")
     return f"{number} {unit}" if number == 1 else f"{number} {unit}s"

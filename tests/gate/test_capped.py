@@ -1,0 +1,139 @@
+"""Keys with a cap: they wait for themselves, and nobody waits for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from headgate.gate import Ledger
+from headgate.gate.capped import Capped
+from headgate.gate.entries import Claim, Ticket
+from headgate.gate.ordering import Fifo
+from headgate.gate.orders import ORDERS, Name, make_order
+from headgate.gate.outcomes import Granted, Refused, Waiting
+from headgate.gate.sentences import sentence
+
+A = Claim(key="a", most=2)
+B = Claim(key="b")
+
+
+def ledger(slots: int = 8, **rules: object) -> Ledger:
+    books = Ledger(order=make_order("fair", capped=True), **rules)  # type: ignore[arg-type]
+    books.resize(0.0, "e0", slots)
+    return books
+
+
+def granted(books: Ledger, claim: Claim, weight: int = 1, now: float = 0.0) -> Ticket:
+    decision = books.offer(now, weight, claim=claim)
+    assert isinstance(decision, Granted), decision
+    return decision.ticket
+
+
+def waiting(books: Ledger, claim: Claim, weight: int = 1, now: float = 0.0) -> Ticket:
+    decision = books.offer(now, weight, claim=claim)
+    assert isinstance(decision, Waiting), decision
+    return decision.ticket
+
+
+@pytest.mark.parametrize("name", list(ORDERS))
+def test_a_key_at_its_cap_waits_for_its_own_and_others_pass(name: Name) -> None:
+    books = Ledger(order=make_order(name, capped=True))
+    books.resize(0.0, "e0", 8)
+    first, second = granted(books, A), granted(books, A)
+    third, fourth = waiting(books, A), waiting(books, A)
+    assert books.statistics(0.0).aside == 2
+    assert books.fits(1), "the others' way is free"
+    for _ in range(4):
+        granted(books, B)
+    assert [each.ticket for each in books.leave(1.0, first)] == [third]
+    assert [each.ticket for each in books.leave(1.0, second)] == [fourth]
+    assert books.statistics(1.0).aside == 0
+
+
+def test_the_cap_is_of_slots_and_a_heavier_request_has_its_turn_alone() -> None:
+    books = ledger()
+    pair = granted(books, A, weight=2)
+    heavy, light = waiting(books, A, weight=5), waiting(books, A)
+    assert [each.ticket for each in books.leave(1.0, pair)] == [heavy]
+    assert books.active == 5
+    assert [each.ticket for each in books.leave(2.0, heavy)] == [light]
+
+
+def test_a_light_request_does_not_pass_a_heavy_one_of_its_key() -> None:
+    books = ledger()
+    wide = A._replace(most=4)
+    first = granted(books, wide, weight=3)
+    heavy, light = waiting(books, wide, weight=2), waiting(books, wide)
+    assert [each.ticket for each in books.leave(1.0, first)] == [heavy, light]
+
+
+def test_one_that_leaves_the_line_lets_its_own_move_up() -> None:
+    books = ledger(slots=1)
+    holder = granted(books, B)
+    one, two, three = waiting(books, A), waiting(books, A), waiting(books, A)
+    assert books.stands_aside(three)
+    books.leave(1.0, one)
+    assert not books.stands_aside(three)
+    assert [each.ticket for each in books.leave(2.0, holder)] == [two]
+
+
+def test_one_from_a_dead_engine_goes_past_its_cap() -> None:
+    """Its old slot goes back after its offer: it would wait for itself."""
+    books = ledger()
+    granted(books, A)
+    old = granted(books, A)
+    again = books.offer(1.0, claim=A, front=True)
+    assert isinstance(again, Granted)
+    books.leave(1.0, old)
+    aside = waiting(books, A)
+    assert [each.ticket for each in books.leave(2.0, again.ticket)] == [aside]
+
+
+def test_a_full_line_is_not_full_of_one_capped_key() -> None:
+    books = ledger(slots=2, queue_max=3)
+    granted(books, A)
+    granted(books, A)
+    own = [waiting(books, A) for _ in range(3)]
+    decision = books.offer(0.0, claim=B)
+    assert isinstance(decision, Waiting)
+    assert decision.displaced is not None
+    assert decision.displaced.ticket is own[-1]
+    refused = books.offer(0.0, claim=A)
+    assert isinstance(refused, Refused), "it takes nobody's place but its own"
+
+
+def test_who_is_refused_for_its_keys_cap_reads_so() -> None:
+    books = ledger(queue_mode="reject")
+    granted(books, A)
+    granted(books, A)
+    refused = books.offer(0.0, claim=A)
+    assert isinstance(refused, Refused)
+    assert sentence(refused, books).startswith("This key may hold 2 slots at once, and does.")
+    granted(books, B)
+
+
+def test_nobody_can_tell_when_one_that_stands_aside_is_served() -> None:
+    books = ledger()
+    granted(books, A)
+    granted(books, A)
+    waiting(books, A)
+    line, newcomer_s = books.outlook(0.0, 10)
+    assert [each.eta_s for each in line] == [None]
+    assert newcomer_s == 0.0
+
+
+def test_a_drain_serves_those_who_stand_aside_too() -> None:
+    books = ledger()
+    first = granted(books, A)
+    granted(books, A)
+    third = waiting(books, A)
+    assert books.close(1.0, 30.0) == []
+    assert [each.ticket for each in books.leave(2.0, first)] == [third]
+
+
+def test_keys_without_a_cap_are_not_counted() -> None:
+    order = Capped(Fifo)
+    for i in range(10):
+        ticket = Ticket(i, 1, 0, 0.0, 0.0, claim=B)
+        order.serve(ticket)
+    assert not order._keys
+    assert not order._counted

@@ -1,0 +1,68 @@
+"""``max_active`` of a key from outside: it waits for itself, others don't wait for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulated import Engine
+from tests.wire.client import CHAT, chat
+from tests.wire.gateway import Gateway
+from tests.wire.test_keys_file import KeysFile, ask, keyed
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeysFile:
+    return KeysFile(tmp_path / "keys.toml")
+
+
+def held_by(gate: Gateway, name: str) -> int:
+    return sum(each["weight"] for each in gate.status()["slots"]["held"] if each["key"] == name)
+
+
+def test_a_key_at_its_cap_waits_while_others_are_served(engine: Engine, keys: KeysFile) -> None:
+    capped, other = keys.add("capped", max_active=2), keys.add("other-one")
+    with keyed(engine, keys, "--max-active", "8") as gate:
+        clients = [gate.client().post(CHAT, chat(4000), x_api_key=capped) for _ in range(5)]
+        try:
+            gate.until(active=2, queued=3)
+            assert held_by(gate, "capped") == 2
+            assert ask(gate, other).figures is not None
+            waited = gate.ask(chat(), x_api_key=other)
+            assert float(waited.headers["x-headgate-queue-ms"]) < 1000
+            seen = gate.status()
+            assert seen["queue"]["aside"] == 3
+            assert [each["eta_s"] for each in seen["queue"]["line"]] == [None] * 3
+            assert "same key" in seen["standing"]["says"]
+            clients.pop(0).close()
+            gate.until(active=2, queued=2)
+        finally:
+            for client in clients:
+                client.close()
+        gate.until(active=0, queued=0)
+        assert ask(gate, capped).status == 200
+
+
+def test_those_who_leave_while_they_stand_aside_are_forgotten(engine: Engine, keys: KeysFile) -> None:
+    secret = keys.add("capped", max_active=1)
+    with keyed(engine, keys, "--max-active", "8") as gate:
+        with gate.client() as holder:
+            holder.post(CHAT, chat(4000), x_api_key=secret).until_events(1)
+            for _ in range(5):
+                with gate.client() as client:
+                    client.post(CHAT, chat(), x_api_key=secret)
+            gate.until(active=1, queued=0)
+            assert held_by(gate, "capped") == 1
+        gate.until(active=0)
+        assert ask(gate, secret).status == 200
+
+
+def test_slots_are_what_is_counted(engine: Engine, keys: KeysFile) -> None:
+    secret = keys.add("capped", max_active=4)
+    with keyed(engine, keys, "--max-active", "8") as gate, gate.client() as three, gate.client() as two:
+        three.post(CHAT, chat(4000, n=3), x_api_key=secret).until_events(1)
+        two.post(CHAT, chat(4000, n=2), x_api_key=secret)
+        gate.until(active=3, queued=1)
+        three.close()
+        gate.until(active=2, queued=0)
