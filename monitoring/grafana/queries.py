@@ -15,8 +15,8 @@ SERVED = 'model_name=~"$model"'
 KEY = 'key=~"$key"'
 GENERATION = 'route=~"/generate|/v1/(chat/completions|completions|responses|messages|embeddings|score|rerank|audio/.+)"'
 """Routes that take slots: the rest is health checks and scrapes."""
-CONTENDED = 'reason=~"slots_busy|queue_full|rate_limited|wait_too_long|shed|queue_timeout|engine_unavailable|draining"'
-"""Refused for want of capacity, and not for what was asked."""
+CONTENDED = 'reason=~"slots_busy|queue_full|wait_too_long|shed|queue_timeout|engine_unavailable|draining"'
+"""Refused for want of capacity: not for what was asked, nor for a limit of the caller's own (rate_limited)."""
 BROKEN = 'reason=~"engine_failed|request_timeout"'
 MADE = 'kind=~"completion.*"'
 GRANTED = 'outcome="granted"'
