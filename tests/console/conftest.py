@@ -77,7 +77,8 @@ def _engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="package")
 def _gate(_engine: Engine) -> Iterator[Gateway]:
-    with gateway(_engine, "--max-active", "2", "--queue-max", "4") as running:
+    # First come, first served: in the other orders a newcomer takes the place of one who has waited too long.
+    with gateway(_engine, "--max-active", "2", "--queue-max", "4", "--queue-order", "fifo") as running:
         yield running
 
 
