@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from playwright.sync_api import Page, expect
 
 from tests.console.conftest import Open
+from tests.simulated import Engine
 from tests.wire.client import CHAT, MODEL, chat
 from tests.wire.gateway import Gateway, gateway, wait_until
 
@@ -144,13 +144,10 @@ def test_hostile_names_stay_text(look: Open) -> None:
         assert page.locator("img").count() == 0
 
 
-def test_many_slots_are_squares_and_very_many_are_told_by_key(engine: Any, look: Open) -> None:
-    del engine
+def test_many_slots_are_squares_and_very_many_are_told_by_key(engine: Engine, look: Open) -> None:
     for slots, mode, item in (("100", "squares", ".square"), ("200", "groups", ".group")):
         with (
-            gateway(
-                None, "--max-active", slots, "--engine-args", "--load-s 0 --max-model-len 8192 --num-gpu-blocks 9999"
-            ) as gate,
+            gateway(engine, "--max-active", slots) as gate,
             gate.hold(3),
         ):
             page = look(gate)
