@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ FLAGS = [
 
 expect.set_options(timeout=15_000)
 
+ENDED = re.compile("net::ERR_(CONNECTION_|EMPTY_RESPONSE|INCOMPLETE_CHUNKED)")
+
 Open = Callable[..., Page]
 
 
@@ -37,8 +40,8 @@ def browser() -> Iterator[Browser]:
 def look(browser: Browser) -> Iterator[Open]:
     """Opens a gateway's page. At the end: no error was logged, no policy broken, nobody else asked for anything.
 
-    ``quiet``: what a log line may say all the same, a refusal's status, say. So may one that says that nobody listens:
-    a gateway that lives does.
+    ``quiet``: what a log line may say all the same, a refusal's status, say. So may one that says that a connection
+    could not be had or kept: a gateway that ends before the page does is no fault of the page.
     """
     trouble: list[str] = []
     contexts = []
@@ -49,7 +52,7 @@ def look(browser: Browser) -> Iterator[Open]:
         page = context.new_page()
 
         def logged(message: ConsoleMessage) -> None:
-            known = "ERR_CONNECTION_REFUSED" in message.text or (quiet is not None and quiet in message.text)
+            known = ENDED.search(message.text) or (quiet is not None and quiet in message.text)
             if message.type in ("error", "warning") and not known:
                 trouble.append(f"{message.type}: {message.text}")
 
