@@ -79,6 +79,22 @@ def test_who_waits_in_line_is_served_at_the_first_try(client: Client, engine: En
         assert gate.metric("api_refusals_total") == 0
 
 
+def test_place_in_the_line_that_is_told_in_comments_disturbs_nobody(client: Client, engine: Engine) -> None:
+    """Status 200 and comments go out while it waits; what becomes of it comes as the first event."""
+    told_its_place = {"headers": {"x-headgate-wait": "events"}}
+    with gateway(engine, "--max-active", "1", "--queue-timeout-s", "3") as gate:
+        with gate.hold(1, tokens=A_LONG_ONE) as held:
+            client.start(gate, "streamed", tokens=5, ask=told_its_place)
+            gate.until(active=1, queued=1)
+            held.close()
+            assert length(client.told().well) == 5
+        with gate.hold(1, tokens=A_LONG_ONE):
+            told = client.ask(gate, "streamed", tokens=5, ask=told_its_place)
+            assert "no slot came free" in told.raised["text"]
+            assert told.finish is None
+            assert counted(gate, client, reason="queue_timeout") == 1, "it is not tried again"
+
+
 def test_request_that_comes_while_the_engine_loads_is_served_by_it(client: Client) -> None:
     with gateway(None, "--engine-args", "--load-s 0.5", ready=False) as gate:
         assert length(client.ask(gate, "whole", tokens=5).well) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from tests.open_webui.conftest import Sit, fill
 from tests.simulated import Engine, simulated_engine
-from tests.wire.client import MODEL
+from tests.wire.client import CHAT, MODEL
 from tests.wire.conftest import ROOMY
 from tests.wire.gateway import Gateway, gateway, wait_until
 
@@ -40,7 +41,7 @@ def test_answer_streams_and_ends_whole(sit: Sit, gate: Gateway) -> None:
     person.sees_the_end()
     asked = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "stream": True}
     assert person.answer == gate.ask(asked).text, "the engine's own words, all of them"
-    gate.until_counted(before + 2, route="/v1/chat/completions", reason="ok")
+    gate.until_counted(before + 2, route=CHAT, reason="ok")
 
 
 def test_message_is_four_requests_unless_the_background_ones_are_turned_off(sit: Sit, webui: OpenWebUI) -> None:
@@ -55,7 +56,7 @@ def test_message_is_four_requests_unless_the_background_ones_are_turned_off(sit:
         person = sit()
         person.ask("And what is it made of?")
         person.sees_the_end()
-        gate.until_counted(5, route="/v1/chat/completions", status="200", reason="ok")
+        gate.until_counted(5, route=CHAT, status="200", reason="ok")
         assert gate.counted() == 5
         assert gate.metric("api_time_to_first_token_seconds_count") == 2, (
             "two chats stream, the rest is asked for whole"
@@ -101,8 +102,22 @@ def test_background_requests_that_are_refused_are_not_seen(sit: Sit, gate: Gatew
         person = sit()
         person.ask(QUESTION)
         person.sees("The model is busy")
-        gate.until_counted(refused + 2, route="/v1/chat/completions", status="429")
+        gate.until_counted(refused + 2, route=CHAT, status="429")
     assert person.messages.inner_text().count("busy") == 1
+
+
+def test_persons_question_goes_before_the_title_that_came_with_it(sit: Sit, webui: OpenWebUI) -> None:
+    with simulated_engine(*ROOMY, "--speed", "5") as engine, gateway(engine, "--max-active", "1") as gate:
+        webui.stand_behind(url(gate))
+        webui.background(on=True)
+        person = sit()
+        with gate.hold(1, tokens=60_000):
+            person.ask(QUESTION)
+            gate.until(active=1, queued=2)
+        wait_until(lambda: gate.log().count('"status":200') == 4, "all four are in the log")
+        lines = [json.loads(line) for line in gate.log().splitlines() if '"status":200' in line]
+        assert [line["stream"] for line in lines] == [True, False, False, False]
+        person.sees_the_end()
 
 
 def test_who_waits_in_line_is_answered(sit: Sit, gate: Gateway) -> None:

@@ -5,10 +5,11 @@ import OpenAI from "openai";
 
 const MODEL = "headgate-simulated";
 
-const client = ({ url, key = "none", max_retries, timeout }) =>
+const client = ({ url, key = "none", headers, max_retries, timeout }) =>
   new OpenAI({
     baseURL: `${url}/v1`,
     apiKey: key,
+    defaultHeaders: headers,
     ...(max_retries === undefined ? {} : { maxRetries: max_retries }),
     ...(timeout === undefined ? {} : { timeout: timeout * 1000 }),
   });

@@ -12,7 +12,9 @@ from tests.clients.scripts.telling import Told, cancel_in_mid_stream, serve
 MODEL = "headgate-simulated"
 
 
-def client(url: str, key: str = "none", **options: Any) -> anthropic.Anthropic:
+def client(url: str, key: str = "none", headers: dict[str, str] | None = None, **options: Any) -> anthropic.Anthropic:
+    if headers:
+        options["default_headers"] = headers
     return anthropic.Anthropic(base_url=url, api_key=key, **options)
 
 

@@ -15,6 +15,8 @@ MODEL = "headgate-simulated"
 
 
 def chat(by: str, url: str, tokens: int, key: str = "none", name: str = MODEL, **options: Any) -> Any:
+    if headers := options.pop("headers", None):
+        options["default_headers"] = headers
     if by == "anthropic":
         return ChatAnthropic(model=name, base_url=url, api_key=key, max_tokens=tokens, **options)
     return ChatOpenAI(model=name, base_url=f"{url}/v1", api_key=key, max_tokens=tokens, **options)

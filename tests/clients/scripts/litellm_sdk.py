@@ -13,6 +13,8 @@ MODEL = "headgate-simulated"
 
 
 def options(url: str, key: str = "none", **more: Any) -> dict[str, Any]:
+    if headers := more.pop("headers", None):
+        more["extra_headers"] = headers
     return {"api_base": f"{url}/v1", "api_key": key, **more}
 
 

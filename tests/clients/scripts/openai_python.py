@@ -12,7 +12,9 @@ from tests.clients.scripts.telling import Told, cancel_in_mid_stream, serve
 MODEL = "headgate-simulated"
 
 
-def client(url: str, key: str = "none", **options: Any) -> openai.OpenAI:
+def client(url: str, key: str = "none", headers: dict[str, str] | None = None, **options: Any) -> openai.OpenAI:
+    if headers:
+        options["default_headers"] = headers
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, **options)
 
 
