@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_START_S = 15.0
+_START_S = 60.0
 
 
 @dataclass(slots=True)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tests.simulated import Engine
 
 DEADLINE_S = 20.0
+START_S = 60.0
+"""For a first start on a busy machine, which compiles what it imports."""
 _BETWEEN_LOOKS_S = 0.01  # a gateway can only be asked again; nothing is decided by this time
 
 
@@ -199,7 +201,7 @@ def _listening(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
     assert process.stdout is not None
     with selectors.DefaultSelector() as ready:
         ready.register(process.stdout, selectors.EVENT_READ)
-        if not ready.select(DEADLINE_S):
+        if not ready.select(START_S):
             return 0, []
     line = process.stdout.readline()
     return (int(line.rsplit(":", 1)[1]) if " listens on " in line else 0), [line]
