@@ -98,6 +98,22 @@ def test_a_client_that_leaves_a_stream_or_a_whole_reply_is_aborted() -> None:
         assert engine.metric("vllm:request_success_total", finished_reason="abort") == 3
 
 
+def test_client_that_leaves_behind_a_long_body_is_aborted() -> None:
+    """uvicorn stops reading at 64 KiB: where the body's end came with such a piece, nobody read on and saw the end."""
+    prompt = "word" * 120_000  # its prefill takes minutes at eight tokens a step
+    body = json.dumps({"model": "headgate-simulated", "prompt": prompt}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    flags = ("--max-model-len", "262144", "--max-num-batched-tokens", "8", "--num-gpu-blocks", "32768")
+    with simulated_engine(*flags) as engine:
+        for aborted in range(1, 9):
+            with socket.create_connection(("127.0.0.1", engine.port)) as client:
+                client.sendall(head % len(body) + b"expect: 100-continue\r\n\r\n")
+                assert client.recv(64).startswith(b"HTTP/1.1 100")  # it waits for the body, which comes in few pieces
+                client.sendall(body)
+                engine.state(running=1)
+            engine.state(inflight=0, open=0, aborted=aborted)
+
+
 def test_no_more_run_than_max_num_seqs_and_the_others_wait() -> None:
     with simulated_engine("--max-num-seqs", "3") as engine, httpx.Client(base_url=engine.url) as client:
         body = LONG | {"n": 5, "stream": True}

@@ -71,6 +71,8 @@ class Exchange:
         while message["type"] == "http.request":
             parts.append(message["body"])
             if not message["more_body"]:
+                # uvicorn stops reading at 64 KiB until it is asked for more, and would not see the client leave.
+                self.connection.flow.resume_reading()
                 return parts[0] if len(parts) == 1 else b"".join(parts)
             message = await self._receive()
         raise ClientLeft
