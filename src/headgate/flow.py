@@ -333,11 +333,15 @@ class Flow:
             why = Refusal(Reason.ENGINE_FAILED, "The gateway itself failed at this request; its log says how.")
             ending = self._refuse(call, reply, life, why, refuse)
         except asyncio.CancelledError:
-            stage = "queued" if life.queued_since is not None else "streaming" if reply.committed else "waiting_first"
-            self._leave_line(life, "left")
-            self._metrics.cancelled.add((stage,))
-            ending = Ending(499, LEFT, stage)
+            ending = reply.told_whole or self._left(reply, life)  # SDKs close at [DONE], before the engine's body ends
         self._book(call, reply, ending, life)
+
+    def _left(self, reply: Reply, life: _Life) -> Ending:
+        """The client is gone, and didn't get what it asked for."""
+        stage = "queued" if life.queued_since is not None else "streaming" if reply.committed else "waiting_first"
+        self._leave_line(life, "left")
+        self._metrics.cancelled.add((stage,))
+        return Ending(499, LEFT, stage)
 
     async def _take(self, quotas: Quotas, charges: Sequence[Charge], call: Call, reply: Reply, life: _Life) -> None:
         """Raises Refusal: ``rate_limited``."""

@@ -209,3 +209,26 @@ def test_engine_that_ends_its_answer_but_not_its_body_is_ended_by_the_time_limit
         assert reply.events[-1] == DONE
         assert b"error" not in reply.body
         hasty.until_counted(1, route=CHAT, status="200", reason="ok")
+
+
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [
+        (CHAT, DONE),
+        ("/v1/messages", b'event: message_stop\ndata: {"type":"message_stop"}\n\n'),
+        ("/v1/responses", b'event: response.completed\ndata: {"type":"response.completed"}\n\n'),
+    ],
+)
+def test_client_that_leaves_with_its_whole_answer_was_served(
+    gate: Gateway, engine: Scripted, path: str, last: bytes
+) -> None:
+    """SDKs close at the last event, a moment before the engine ends its body, and were counted as having left."""
+    served, left = (gate.metric("api_requests_total", route=path, reason=reason) for reason in ("ok", "client_left"))
+    told = HELLO + last
+    engine.say(SSE + b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n" % (len(told), told))
+    body = {**chat(), "input": "Hello"}
+    with gate.client() as client:
+        client.post(path, body).until(last)
+    gate.until(active=0)
+    gate.until_counted(served + 1, route=path, reason="ok")
+    assert gate.metric("api_requests_total", route=path, reason="client_left") == left

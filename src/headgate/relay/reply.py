@@ -260,6 +260,11 @@ class Reply:
             self._start_stream()
             self._sink.write(sse.comment(text))
 
+    @property
+    def told_whole(self) -> Ending | None:
+        """How it ended, where the answer has gone out to its last event and only the engine's body has no end yet."""
+        return (self._failed or Ending(200, "ok")) if self._closed_well else None
+
     def expire(self, refusal: Refusal) -> None:
         """The request's time is over."""
         if self._done is None or self._done.done():
