@@ -82,7 +82,7 @@ def test_who_waits_in_line_is_served_at_the_first_try(client: Client, engine: En
 def test_place_in_the_line_that_is_told_in_comments_disturbs_nobody(client: Client, engine: Engine) -> None:
     """Status 200 and comments go out while it waits; what becomes of it comes as the first event."""
     told_its_place = {"headers": {"x-headgate-wait": "events"}}
-    with gateway(engine, "--max-active", "1", "--queue-timeout-s", "3") as gate:
+    with gateway(engine, "--max-active", "1", "--queue-timeout-s", "2") as gate:
         with gate.hold(1, tokens=A_LONG_ONE) as held:
             client.start(gate, "streamed", tokens=5, ask=told_its_place)
             gate.until(active=1, queued=1)
