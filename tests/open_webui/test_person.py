@@ -153,7 +153,7 @@ def test_stop_leaves_the_line(sit: Sit, gate: Gateway) -> None:
 
 
 def test_closed_tab_does_not_stop_the_answer(sit: Sit, gate: Gateway, engine: Engine) -> None:
-    """It goes on at the server, so that the chat is whole when the person comes back."""
+    """Open WebUI's server reads it to its end all the same."""
     finished = engine.state()["finished"]
     person = sit()
     person.ask(QUESTION)
