@@ -72,8 +72,13 @@ _body = msgspec.json.Decoder(_Body)
 _generate = msgspec.json.Decoder(_Generate)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _dict = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_TASK = re.compile(rb'"content"\s*:\s*"### Task:\\n')
-"""How the prompts begin that Open WebUI makes by itself (title, tags, follow-ups), beside a person's question."""
+_TASK = re.compile(
+    rb'"content"\s*:\s*"### Task:\\n(?:Generate a concise|Generate \d-\d broad tags|(?:Predict|Suggest) \d-\d )'
+)
+"""How the prompts begin that Open WebUI makes by itself (title, tags, follow-ups), beside a person's question.
+
+Its others begin with a task too, and a person waits for them: search queries, a question with documents, a picture.
+"""
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _MISSING = re.compile(r"missing required field `(.*)`")
 

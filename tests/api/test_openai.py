@@ -277,3 +277,22 @@ def test_flat_error_becomes_the_shape_of_an_error_reply() -> None:
 )
 def test_message_of_an_engines_error(told: bytes, message: str) -> None:
     assert openai.error_message(told) == message
+
+
+@pytest.mark.parametrize(
+    ("begins", "background"),
+    [
+        ("### Task:\nGenerate a concise title summarizing the chat history.", True),
+        ("### Task:\nGenerate 1-3 broad tags categorizing the main themes", True),
+        ("### Task:\nPredict 3-5 useful messages this user might naturally send next", True),
+        ("### Task:\nSuggest 3-5 relevant follow-up questions", True),
+        ("### Task:\nAnalyze the chat history to determine the necessity of generating search queries", False),
+        ("### Task:\nRespond to the user query using the provided context", False),
+        ("### Task:\nGenerate a detailed prompt for an image", False),
+        ("Generate a concise title", False),
+    ],
+)
+def test_only_what_nobody_waits_for_is_in_the_background(begins: str, background: bool) -> None:
+    fields = {"model": "m", "messages": [{"role": "user", "content": begins}]}
+    assert read_request(json.dumps(fields).encode()).in_background is background
+    assert not read_request(json.dumps({**fields, "stream": True}).encode()).in_background
