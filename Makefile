@@ -90,8 +90,8 @@ screenshots: $(VENV)/.dev ## pictures of the page at work, into docs/screenshots
 	$(BIN)/python -m tests.console.screenshots docs/screenshots
 
 lock: $(VENV)/.dev ## refresh the pinned, hashed requirements from pyproject.toml
-	$(PIP) pip-tools
-	$(BIN)/python requirements/lock.py
+	$(PIP) uv
+	$(BIN)/python requirements/lock.py $(ARGS)
 
 lock-clients: $(VENV)/.dev ## refresh the pinned, hashed requirements of the clients that the tests use
 	$(PIP) uv

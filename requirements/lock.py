@@ -1,7 +1,9 @@
 """Pin what the gateway, its development and its load tests need, hashed, naming no index and no host.
 
 ``make lock`` runs it: ``run.txt``, ``dev.txt`` and ``load.txt`` (Locust, in an environment of its own). The lists come
-from pyproject.toml; ``dev.txt`` and ``load.txt`` hold all of ``run.txt`` too.
+from pyproject.toml; ``dev.txt`` and ``load.txt`` hold all of ``run.txt`` too. They are resolved for every Python from
+3.11.0 on and every system at once (markers say what is for whom), since a list resolved on one patch release can lack
+what another needs. What is pinned already stays, unless ``--upgrade`` is given.
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ BUILD = ("hatchling", "editables")
 def main() -> None:
     """Write the files."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    _compile("run.txt", BUILD)
-    _compile("dev.txt", (*BUILD, *groups["dev"]), "--constraint", "requirements/run.txt")
-    _compile("load.txt", (*BUILD, *groups["load"]), "--constraint", "requirements/run.txt")
+    options = sys.argv[1:]
+    _compile("run.txt", BUILD, *options)
+    _compile("dev.txt", (*BUILD, *groups["dev"]), "--constraint", "requirements/run.txt", *options)
+    _compile("load.txt", (*BUILD, *groups["load"]), "--constraint", "requirements/run.txt", *options)
 
 
 def _compile(name: str, more: tuple[str, ...], *options: str) -> None:
-    command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-config", "--generate-hashes"]
-    command += ["--extra", "redis", "--extra", "tracing"]
-    command += ["--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate", "--strip-extras"]
-    command += ["--allow-unsafe", *options, "--output-file", f"requirements/{name}", "pyproject.toml", "-"]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--generate-hashes"]
+    command += ["--universal", "--python-version", "3.11.0", "--extra", "redis", "--extra", "tracing"]
+    command += ["--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate"]
+    command += [*options, "--output-file", f"requirements/{name}", "pyproject.toml", "-"]
     subprocess.run(command, cwd=ROOT, input="\n".join(more), text=True, check=True)
 
 
