@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
@@ -33,7 +33,7 @@ from headgate import __version__
 from headgate.api import admin, console, events, operations
 from headgate.api.application import Application
 from headgate.api.auth import Keys
-from headgate.api.connection import Connection
+from headgate.api.connection import Connection, close_idle
 from headgate.api.console import burst
 from headgate.api.generation import Generation
 from headgate.charges import Charges
@@ -66,6 +66,9 @@ if TYPE_CHECKING:
     from headgate.telemetry.tracing import Tracer
 
 log = logging.getLogger("headgate")
+
+KEEP_ALIVE_S = 75.0
+"""How long a client's connection may idle: longer than the minute of most balancers, so that they close first."""
 
 EXIT_CLEAN = 0
 EXIT_START_FAILED = 1
@@ -237,6 +240,7 @@ class Gateway:
             charges=charges,
             quotas=self.quotas,
         )
+        self.connections: Collection[object] = ()
         self._viewers = events.Viewers()
         self._looks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -315,6 +319,7 @@ class Gateway:
         if self._sizing is not None:
             self._sizing.tick(self._clock())
         self._flow.tell_places()
+        close_idle(self.connections, self._loop.time(), KEEP_ALIVE_S)
         if self._book is not None:
             self._looks.add(look := self._loop.create_task(self._book.look(), name="keys file"))
             look.add_done_callback(self._looks.discard)
@@ -443,10 +448,10 @@ async def _run(
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
     server = _Server(config)
+    gateway.connections = server.server_state.connections
     loop = asyncio.get_running_loop()
     ends: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -31,6 +31,7 @@ from headgate.keys import Key
 from headgate.openai import Asked
 from headgate.quotas import Quotas, Taken
 from headgate.quotas import refusal as refusal_of
+from headgate.relay.expiry import Expiry
 from headgate.relay.reply import Ending, EngineBroke, Plan, PutBack, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable, Upstream
 from headgate.telemetry.logs import RequestLog
@@ -231,6 +232,7 @@ class Flow:
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._boot = os.urandom(4).hex()
+        self._expiry = Expiry[Reply](self._loop, clock, self._expire)
         self._side_calls = 0
         self._batches = metrics.batch_size.at()
         self._running: dict[Reply, str] = {}
@@ -388,7 +390,7 @@ class Flow:
             lease = free or await self._gate.acquire(
                 weight=call.asked.sequences,
                 size_bytes=len(call.body),
-                request_timeout_s=self._time_left(call, lease),
+                request_timeout_s=self._until(call, lease) - self._clock(),
                 after=None if kept is not None else lease,
                 kept=kept,
                 claim=claim,
@@ -412,7 +414,7 @@ class Flow:
             ]
             slot = lease if self._charge is None else self._charge(lease, life.model, call.key)
             try:
-                return await self._exchange(call, reply, life, slot, self._time_left(call, lease))
+                return await self._exchange(call, reply, life, slot, self._until(call, lease))
             except PutBack:
                 kept = lease
             except EngineBroke as broke:
@@ -475,7 +477,7 @@ class Flow:
         if life.trace is not None:
             life.trace.named(model)
 
-    async def _exchange(self, call: Call, reply: Reply, life: _Life, slot: Slot, timeout_s: float) -> Ending:
+    async def _exchange(self, call: Call, reply: Reply, life: _Life, slot: Slot, until: float) -> Ending:
         """Ask the life's engine; the slot goes back when its answer's body is closed, or here at the latest.
 
         One try, booked here with what became of it, so that an engine's outcomes add up to what it was asked.
@@ -487,7 +489,7 @@ class Flow:
         """
         engine = life.engine
         outcome: str = LEFT
-        deadline = self._loop.call_later(max(timeout_s, 0.0), self._expire, reply)
+        watched = self._expiry.watch(reply, until)
         hold = _Hold(self._loop, self._limits.status_hold_s, reply) if call.plan.streamed else None
         self._running[reply] = engine
         if self._limits.preempt:
@@ -523,11 +525,12 @@ class Flow:
             raise
         finally:
             slot.release()
-            deadline.cancel()
+            self._expiry.forget(watched)
             if hold is not None:
                 hold.cancel()
             del self._running[reply]
-            self._ranks.pop(reply, None)
+            if self._limits.preempt:
+                self._ranks.pop(reply, None)
             self._relayed[engine] = self._relayed.get(engine, 0) + reply.events
             self._metrics.engine_requests.add((engine, outcome))
             if life.trace is not None:
@@ -554,10 +557,10 @@ class Flow:
         what = f"The request took longer than {self._limits.request_timeout_s:g} s."
         reply.expire(Refusal(Reason.REQUEST_TIMEOUT, what))
 
-    def _time_left(self, call: Call, lease: Lease | None) -> float:
-        """Of the whole request's time, in seconds; the time in which no engine was ready doesn't count."""
+    def _until(self, call: Call, lease: Lease | None) -> float:
+        """When the whole request's time is over, by the clock; time in which no engine was ready doesn't count."""
         waking_s = lease.waking_s if lease is not None else 0.0
-        return self._limits.request_timeout_s - (self._clock() - call.arrived - waking_s)
+        return call.arrived + waking_s + self._limits.request_timeout_s
 
     def _leave_line(self, life: _Life, outcome: str, waking_s: float | None = None) -> None:
         since, life.queued_since = life.queued_since, None
@@ -579,7 +582,7 @@ class Flow:
         self._side_calls += 1
         life.engine = engine
         try:
-            return await self._exchange(call, reply, life, _NoSlot(), self._time_left(call, None))
+            return await self._exchange(call, reply, life, _NoSlot(), self._until(call, None))
         except EngineBroke as broke:
             if broke.answer is not None:
                 return reply.pass_on(broke.answer)

@@ -124,9 +124,9 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
     if not fields.model:
         raise Refusal(Reason.INVALID_REQUEST, "`model` must not be empty.", param="model")
     for name in required:
-        if bytes(getattr(fields, name)) in (b"", b"null"):
+        if _start(getattr(fields, name)) in (b"", b"null"):
             raise Refusal(Reason.INVALID_REQUEST, f"`{name}` is required.", param=name)
-    if bytes(fields.messages)[:1] not in (b"", b"[", b"n"):
+    if _start(fields.messages)[:1] not in (b"", b"[", b"n"):
         raise Refusal(Reason.INVALID_REQUEST, "`messages` must be an array.", param="messages")
     if fields.background:
         raise Refusal(
@@ -136,7 +136,8 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         )
     prompts = 1
     for several in (fields.prompt, fields.input):
-        prompts = max(prompts, _count_prompts(bytes(several)))
+        if several is not _ABSENT and _start(several)[:1] == b"[":
+            prompts = max(prompts, _count_prompts(bytes(several)))
     options = fields.stream_options
     return Asked(
         model=fields.model,
@@ -149,10 +150,13 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
     )
 
 
+def _start(raw: msgspec.Raw) -> bytes:
+    """How a value begins, not copied whole: a prompt may be long. All of it, where it is as short as ``null``."""
+    return memoryview(raw)[:5].tobytes()
+
+
 def _count_prompts(raw: bytes) -> int:
-    """How many prompts a ``prompt`` or ``input`` field holds: a list of texts or of token lists is several."""
-    if not raw.startswith(b"["):
-        return 1
+    """How many prompts the list of a ``prompt`` or ``input`` field holds: texts or token lists are several."""
     inner = raw[1:].lstrip()
     if not inner.startswith((b'"', b"[")):
         return 1  # a list of token numbers is one prompt; so is one of message objects

@@ -203,7 +203,7 @@ def test_members_whose_past_makes_no_difference_are_forgotten() -> None:
     order = Fair()
     for i in range(20_000):
         order.serve(a_ticket(key="k", user=f"u{i}", tokens=1.0))
-    members = order._keys.member("k").users._members
+    members = order._keys.member("k").users.members
     assert len(members) < 5000
 
 

@@ -16,7 +16,8 @@ engine's socket callback goes out in that callback (docs/decisions/001-own-conne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 import httptools
@@ -42,6 +43,7 @@ class Connection(HttpToolsProtocol):
     on_gone: Callable[[], object] | None = None
     on_pause: Callable[[], object] | None = None
     on_resume: Callable[[], object] | None = None
+    idle_since = inf
     _deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -63,7 +65,7 @@ class Connection(HttpToolsProtocol):
         if self._answering and not self.cycle.more_body:
             self._stop_listening()
             return
-        self._unset_keepalive_if_required()
+        self.idle_since = inf
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
@@ -104,6 +106,12 @@ class Connection(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn says it is never None; before the first it is
         return cycle is not None and not cycle.response_complete
 
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.idle_since = self.loop.time()
+
     def on_body(self, body: bytes) -> None:
         if not self._deaf:
             super().on_body(body)
@@ -132,6 +140,16 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         if self.on_resume is not None:
             self.on_resume()
+
+
+def close_idle(connections: Iterable[Any], now: float, keep_alive_s: float) -> None:
+    """Close those that were answered ``keep_alive_s`` ago and have asked nothing since; ``now`` by the loop's clock.
+
+    To be called now and then: a timer of its own would cost each request 3 µs.
+    """
+    for connection in list(connections):
+        if now - connection.idle_since > keep_alive_s:
+            connection.transport.close()
 
 
 class _Body:

@@ -28,6 +28,15 @@ from headgate.telemetry.tracecontext import TraceContext
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+_READ = frozenset(
+    (
+        *(b"content-type", b"content-length", b"x-request-id", b"traceparent", b"tracestate"),
+        *(b"authorization", b"x-api-key"),
+        *wishes.HEADERS,
+    )
+)
+"""The headers that are looked at: each of the looks then walks along a short list."""
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
@@ -109,7 +118,7 @@ class Generation:
         arrived = self._clock()
         connection: Connection = scope["headgate.connection"]
         sink = Downstream(connection, stall_s=self._send_stall_s)
-        headers: Headers = scope["headers"]
+        headers: Headers = [pair for pair in scope["headers"] if pair[0] in _READ]
         request_id, trace = self._told(headers)
 
         call: Call | None = None
@@ -213,7 +222,8 @@ class Generation:
 
     async def _body(self, connection: Connection, receive: Receive) -> bytes | None:
         """The whole body; None where the client left first."""
-        if connection.cycle.more_body:
+        cycle = connection.cycle
+        if cycle.more_body:
             limit_s = self._flow.request_timeout_s
             try:
                 async with asyncio.timeout(limit_s):
@@ -221,8 +231,12 @@ class Generation:
             except TimeoutError:
                 why = f"The request's body did not arrive within {limit_s:g} s."
                 raise Refusal(Reason.REQUEST_TIMEOUT, why) from None
-        else:  # it came with its head: no timer needed
-            body = await self._arriving(receive)
+        elif cycle.disconnected:
+            return None
+        else:  # it came with its head: nothing to wait for, and no need to tell the client to go on
+            body = bytes(cycle.body)
+            cycle.body.clear()
+            cycle.waiting_for_100_continue = False
         if body is not None and len(body) > self._max_body_bytes:
             raise self._too_large()
         # uvicorn stops reading at 64 KiB of body until it is asked for more, and would not see the client leave.

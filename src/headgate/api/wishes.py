@@ -16,6 +16,9 @@ from headgate.errors import Reason, Refusal
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+HEADERS = frozenset(
+    (b"x-headgate-deadline-ms", b"x-headgate-wait", b"x-headgate-priority", b"x-headgate-user", b"x-openwebui-user-id")
+)
 RANKS = {"high": -1, "normal": 0, "low": 1}
 RANK_MOST = 10
 USER_MOST = 128
@@ -45,7 +48,7 @@ def read(headers: Headers, *, believed: bool) -> Wishes:
     """
     rank, user, deadline_s, tells_place = NONE
     for name, value in headers:
-        if not name.startswith(b"x-"):
+        if name not in HEADERS:
             continue
         if name == b"x-headgate-deadline-ms":
             deadline_s = _deadline_s(value)

@@ -52,10 +52,10 @@ class _Member:
 class _Shares:
     """Members who share by weight."""
 
-    __slots__ = ("_behind", "_busy", "_members", "_most", "_number", "_prune_at", "_time")
+    __slots__ = ("_behind", "_busy", "_most", "_number", "_prune_at", "_time", "members")
 
     def __init__(self) -> None:
-        self._members: dict[str, _Member] = {}
+        self.members: dict[str, _Member] = {}
         self._behind: list[tuple[float, int, _Member]] = []
         self._most: list[tuple[float, int, _Member]] = []
         self._time = 0.0
@@ -64,11 +64,11 @@ class _Shares:
         self._prune_at = _SLACK
 
     def member(self, name: str, weight: float = 1.0) -> _Member:
-        found = self._members.get(name)
+        found = self.members.get(name)
         if found is None:
-            if len(self._members) >= self._prune_at:
+            if len(self.members) >= self._prune_at:
                 self._prune()
-            found = self._members[name] = _Member(weight)
+            found = self.members[name] = _Member(weight)
         found.weight = weight
         return found
 
@@ -89,7 +89,9 @@ class _Shares:
 
     def charge(self, member: _Member, tokens: float) -> None:
         """One of its requests is served: its time moves on, and everybody's to where this service began."""
-        self._time = max(self._time, member.start if member.waiting else member.finish)
+        begins = member.start if member.waiting else member.finish
+        if begins > self._time:
+            self._time = begins
         member.finish = max(self._time, member.finish) + tokens / member.weight
         if member.waiting:
             self._turn(member, member.finish)
@@ -130,7 +132,7 @@ class _Shares:
                 heappush(turns, (start + ticket.tokens / member.weight, number, member, line))
 
     def _waiting(self) -> Iterator[_Member]:
-        return (member for member in self._members.values() if member.waiting)
+        return (member for member in self.members.values() if member.waiting)
 
     def _turn(self, member: _Member, start: float) -> None:
         member.start = start
@@ -153,11 +155,11 @@ class _Shares:
 
     def _prune(self) -> None:
         """Forget those whose past makes no difference any more, or, of very many, the least of a difference."""
-        kept = [each for each in self._members.items() if each[1].waiting or each[1].finish > self._time]
+        kept = [each for each in self.members.items() if each[1].waiting or each[1].finish > self._time]
         if len(kept) > _REMEMBERED:
             kept.sort(key=lambda each: (each[1].waiting > 0, each[1].finish))
             kept = kept[max(0, min(len(kept) - _REMEMBERED // 2, len(kept) - self._busy)) :]
-        self._members = dict(kept)
+        self.members = dict(kept)
         self._prune_at = 2 * len(kept) + _SLACK
 
 
@@ -239,4 +241,5 @@ class Fair:
     def _of(self, ticket: Ticket) -> tuple[_Member, _Member]:
         claim = ticket.claim
         key = self._keys.member(claim.key, claim.share)
-        return key, key.users.member(claim.user)
+        users = key.users
+        return key, users.members.get(claim.user) or users.member(claim.user)

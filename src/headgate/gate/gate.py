@@ -121,7 +121,7 @@ class Gate:
             Refusal: with the ledger's reason, a sentence, and when to come back.
         """
         ledger, now = self._ledger, self._clock()
-        if ledger.waiting:
+        if ledger.has_line:
             self._settle(now, ledger.tick(now))  # time alone can change who is next
         again = kept or after
         if again is None:
@@ -143,7 +143,7 @@ class Gate:
             return await self._wait(now, decision, after, on_wait)
         if after is not None:
             after.release()
-        if ledger.waiting:
+        if ledger.has_line:
             self._settle(now, ledger.tick(now))
         return self._lease(decision)
 
@@ -164,7 +164,7 @@ class Gate:
         """What a lease served took so many tokens, which its caller is charged; it may be released already."""
         ledger = self._ledger
         ledger.settle(lease._ticket, tokens)
-        if ledger.waiting:
+        if ledger.has_line:
             now = self._clock()
             self._settle(now, ledger.tick(now))
 

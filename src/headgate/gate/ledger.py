@@ -109,6 +109,11 @@ class Ledger:
         return len(self._order)
 
     @property
+    def has_line(self) -> bool:
+        """Whether anybody waits; asked at every request."""
+        return self._waiting_weight > 0
+
+    @property
     def hold_s(self) -> float:
         """How long slots are held, in the mean; 0 before anything is known."""
         return self._forecast.hold_s
@@ -123,8 +128,9 @@ class Ledger:
 
         A key's own cap is another matter.
         """
-        closed = self._drain_until is not None
-        return not closed and not self._weight_in_turn and self._slots.has_room(weight)
+        if self._drain_until is not None or (self._waiting_weight and self._weight_in_turn):
+            return False
+        return self._slots.has_room(weight)
 
     def stands_aside(self, ticket: Ticket) -> bool:
         """Whether it waits for others of its key, and not for slots."""
@@ -191,7 +197,7 @@ class Ledger:
                     self._order.serve(ticket)
                 elif self._capped is not None:
                     self._capped.begin(ticket)
-                return self._grant(now, ticket, where)
+                return self._grant(now, ticket, where, queue_s, wake_s)
         self._order.push(ticket, front=front)
         granted = self._grant_head(now)
         if granted is not None:
@@ -353,7 +359,7 @@ class Ledger:
         )
 
     def _grant_head(self, now: float) -> Granted | None:
-        queue_s, _ = self._deadlines.clocks(now)
+        queue_s, wake_s = self._deadlines.clocks(now)
         ticket = self._order.head(queue_s)
         if ticket is None:
             return None
@@ -364,12 +370,11 @@ class Ledger:
         if ticket.waiting:
             self._forget(ticket)
             self._forecast.learn_patience(stayed=True)
-        return self._grant(now, ticket, where)
+        return self._grant(now, ticket, where, queue_s, wake_s)
 
-    def _grant(self, now: float, ticket: Ticket, where: Bin) -> Granted:
+    def _grant(self, now: float, ticket: Ticket, where: Bin, queue_s: float, wake_s: float) -> Granted:
         self._slots.take(now, ticket, where)
         self._granted += 1
-        queue_s, wake_s = self._deadlines.clocks(now)
         return Granted(ticket, where.engine, queue_s - ticket.queued_from, wake_s - ticket.woken_from)
 
     def _no_place(self, now: float, ticket: Ticket) -> tuple[Reason | None, Ticket | None]:

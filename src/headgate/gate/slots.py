@@ -97,8 +97,12 @@ class Slots:
 
     def has_room(self, weight: int) -> bool:
         """Whether a request fits somewhere. Nothing is chosen: whoever chooses may keep count of turns."""
-        weight = min(weight, self.largest)
-        return any(each.slots - each.active >= weight for each in self.ready)
+        if weight > self.largest:
+            weight = self.largest
+        for each in self.ready:  # noqa: SIM110  no generator: this is asked at every request
+            if each.slots - each.active >= weight:
+                return True
+        return False
 
     def room(self, weight: int) -> Bin | None:
         """Where a request fits, cut to the largest engine's size; None: nowhere now."""

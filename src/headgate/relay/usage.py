@@ -120,7 +120,7 @@ def without_usage(event: bytes) -> bytes:
 def with_headgate(body: bytes, facts: dict[str, object]) -> bytes:
     """A JSON object with our facts added under the key ``headgate``; anything else comes back as it was."""
     end = body.rstrip()
-    if not (end.startswith(b"{") and end.endswith(b"}")) or not end[1:-1].strip():
+    if not (end.startswith(b"{") and end.endswith(b"}")) or end.find(b'"') < 0:
         return body
     return end[:-1] + b',"headgate":' + msgspec.json.encode(facts) + b"}"
 

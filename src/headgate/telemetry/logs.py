@@ -1,7 +1,7 @@
 """The log: one line for each request at its end, and the gateway's own lines, as JSON or for a terminal.
 
-A request's line does not go through ``logging`` (about 15 µs a record): it is encoded at once and written with the
-others of the same moment. Everything else does, so libraries' warnings land in the same stream.
+A request's line does not go through ``logging`` (about 15 µs a record): it is encoded and written with the others
+of the same moment, in one call each. Everything else does, so libraries' warnings land in the same stream.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class RequestLog:
         number = logging.getLevelNamesMapping()[level.upper()]
         self._all = number <= logging.INFO
         self._failures = number <= logging.WARNING
-        self._lines: list[str] = []
+        self._lines: list[object] = []
         self._flush_due = False
 
     def write(self, fields: Mapping[str, object], *, failed: bool) -> None:
@@ -91,11 +91,11 @@ class RequestLog:
                 "message": "request",
                 **fields,
             }
-            self._lines.append(_encoder.encode(line).decode())
+            self._lines.append(line)
         else:
             pairs = (f"{key}={value}" for key, value in fields.items() if value not in (None, ""))
             shown = " ".join(pair if pair.isprintable() else repr(pair) for pair in pairs)
-            self._lines.append(f"{time.strftime('%H:%M:%S', time.localtime(now))} {shown}")
+            self._lines.append(f"{time.strftime('%H:%M:%S', time.localtime(now))} {shown}\n")
         if not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
@@ -107,7 +107,7 @@ class RequestLog:
         if not lines:
             return
         try:
-            self._stream.write("\n".join(lines) + "\n")
+            self._stream.write(_encoder.encode_lines(lines).decode() if self._as_json else "".join(map(str, lines)))
             self._stream.flush()
         except (OSError, ValueError):
             pass
