@@ -118,6 +118,7 @@ class Bench:
             "client_cpu_ns": spent["client"],
             "others_cpu_ns": max(0, spent["machine"] - known_ns),
             "window_ns": spent["clock"],
+            "peak_rss_bytes": gateway.peak_rss_bytes() if gateway else 0,
         }
 
     def _clocks(self, gateway: Process | None) -> dict[str, int]:

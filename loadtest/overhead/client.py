@@ -14,6 +14,7 @@ Between `ready` and `go` the caller reads the gateway's clocks. It ends with std
 import asyncio
 import gc
 import json
+import random
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from loadtest.overhead.load import Connection, Tally
 
 HOST = "127.0.0.1"
 CONNECT_TRIES = 3
+_SEED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ class Job:
     include_usage: bool = False
     stagger_s: float = 0.0
     """The first requests of all connections are spread over this time."""
+    rate_per_s: float = 0.0
+    """Above 0 an open loop: requests are due at times drawn beforehand (Poisson, the same in every run), whoever
+    still waits, and what they took counts from when they were due. `at_once` connections are open before."""
 
 
 class Load:
@@ -56,6 +61,7 @@ class Load:
         self._stopped = False
         self._idle = asyncio.Event()
         self._connections: set[Connection] = set()
+        self._resting: list[Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._body = wire.request_template(
             stream=job.stream,
@@ -77,10 +83,19 @@ class Load:
         started_ns = time.monotonic_ns()
         if not self._connections:
             return summary(self._tally, 0.0)
-        step_s = self._job.stagger_s / max(1, len(self._connections))
-        for number, connection in enumerate(list(self._connections)):
-            self._in_flight += 1
-            loop.call_later(number * step_s, self._next, connection)
+        if self._job.rate_per_s:
+            self._resting = list(self._connections)
+            self._in_flight = self._job.requests
+            draw = random.Random(_SEED)
+            due = loop.time()
+            for _ in range(self._job.requests):
+                due += draw.expovariate(self._job.rate_per_s)
+                loop.call_at(due, self._arrive, due)
+        else:
+            step_s = self._job.stagger_s / max(1, len(self._connections))
+            for number, connection in enumerate(list(self._connections)):
+                self._in_flight += 1
+                loop.call_later(number * step_s, self._next, connection)
         try:
             async with asyncio.timeout(self._job.limit_s):
                 await self._idle.wait()
@@ -118,14 +133,42 @@ class Load:
                 return connection
         return None
 
+    def _arrive(self, due: float) -> None:
+        """A request of the open loop is due: on a connection that rests, or on a new one."""
+        if self._stopped:
+            self._rest()
+            return
+        late_ns = round((asyncio.get_running_loop().time() - due) * 1e9)
+        while self._resting:
+            connection = self._resting.pop()
+            if connection.open:
+                self._send(connection, late_ns)
+                return
+            self._connections.discard(connection)
+        task = asyncio.ensure_future(self._open_and_send(late_ns))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open_and_send(self, late_ns: int) -> None:
+        began_ns = time.monotonic_ns()
+        connection = await self._open()
+        if connection is None:
+            self._rest()
+        else:
+            self._send(connection, late_ns + time.monotonic_ns() - began_ns)
+
+    def _send(self, connection: Connection, late_ns: int = 0) -> None:
+        self._nonce += 1
+        body = self._body % self._nonce
+        connection.send(self._head, body, self._nonce, stream=self._job.stream, late_ns=late_ns)
+
     def _next(self, connection: Connection) -> None:
         """Sends the next request of this connection, or lets it rest; it is counted in flight already."""
         if self._left <= 0 or self._stopped:
             self._rest()
         elif connection.open:
             self._left -= 1
-            self._nonce += 1
-            connection.send(self._head, self._body % self._nonce, self._nonce, stream=self._job.stream)
+            self._send(connection)
         else:
             task = asyncio.ensure_future(self._reopen(connection))
             self._tasks.add(task)
@@ -140,7 +183,11 @@ class Load:
             self._next(connection)
 
     def _ended(self, connection: Connection) -> None:
-        self._next(connection)
+        if self._job.rate_per_s:
+            self._resting.append(connection)
+            self._rest()
+        else:
+            self._next(connection)
 
     def _rest(self) -> None:
         self._in_flight -= 1

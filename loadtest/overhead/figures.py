@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from loadtest.overhead.phases import PHASES
+
 Round = Mapping[str, Any]
 Measure = Callable[[Round], float | None]
 
-PER = {"paced": "events", "bulk": "events", "whole": "completed", "ttft": "completed"}
+PER = {phase: "completed" if phase in ("whole", "ttft", "open") else "events" for phase in PHASES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,16 @@ def share(phase: str, whose: str) -> Measure:
     def measure(seen: Round) -> float | None:
         what = seen["phases"].get(phase)
         return 100 * what[whose] / what["window_ns"] if what else None
+
+    return measure
+
+
+def phase_peak_mb(phase: str) -> Measure:
+    """The most memory that the gateway has held since its start, at the end of this phase."""
+
+    def measure(seen: Round) -> float | None:
+        what = seen["phases"].get(phase)
+        return what["peak_rss_bytes"] / 1e6 if what and "peak_rss_bytes" in what else None
 
     return measure
 

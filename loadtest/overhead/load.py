@@ -57,7 +57,8 @@ class Connection(asyncio.Protocol):
     def open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, head: bytes, body: bytes, nonce: int, *, stream: bool) -> None:
+    def send(self, head: bytes, body: bytes, nonce: int, *, stream: bool, late_ns: int = 0) -> None:
+        """`late_ns`: how long ago it was due; its times count from then."""
         assert self._transport is not None
         assert self._nonce < 0
         self._stream = stream
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._next = self._usage_seen = 0
         self._done = False
         self._may_close = True
-        self._sent_ns = time.monotonic_ns()
+        self._sent_ns = time.monotonic_ns() - late_ns
         self._transport.write(head + body)
 
     def close(self) -> None:

@@ -5,6 +5,9 @@
 - `bulk`: streams as fast as they go. What an event costs when several can be handled in one waking.
 - `whole`: requests with no stream, 32 at a time, one after the other. What a request costs.
 - `ttft`: 64 streams at once, short ones, one after the other. How much later the first event comes.
+- `open`: requests with no stream that come when they come (Poisson), whoever still waits. How much later answers come.
+- `streams-N`: N streams at once for ten seconds, an event of each as often as two cores can make them. What an event
+  costs, and how late it is, by how many there are; and the memory that they take.
 
 Only sizes are here; `client` knows what a load is, `run` runs it.
 """
@@ -13,7 +16,11 @@ from dataclasses import dataclass, replace
 
 from loadtest.overhead.client import Job
 
-PHASES = ("paced", "bulk", "whole", "ttft")
+STREAMS = {1: 20, 64: 20, 1_000: 200, 5_000: 1_000}
+"""How many at once, and how far apart a stream's events are, in ms: about 5,000 events a second at most."""
+CORE = ("paced", "bulk", "whole", "ttft")
+GROUPS = {"streams": tuple(f"streams-{count}" for count in STREAMS)}
+PHASES = (*CORE, "open", *GROUPS["streams"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,7 @@ class Phase:
     interval_ms: float = 0.0
     limit_s: float = 20.0
     stagger_s: float = 0.0
+    rate_per_s: float = 0.0
 
     def fewer_streams(self, divisor: int) -> "Phase":
         if not self.stream:
@@ -44,6 +52,7 @@ class Phase:
             events=self.events,
             interval_ms=self.interval_ms,
             stagger_s=self.stagger_s,
+            rate_per_s=self.rate_per_s,
         )
 
 
@@ -55,13 +64,33 @@ def phases(*, quick: bool) -> list[Phase]:
             Phase("bulk", "events", True, 32, 32, events=400, limit_s=5),
             Phase("whole", "completed", False, 32, 3_000, limit_s=3),
             Phase("ttft", "completed", True, 64, 320, events=10, interval_ms=20, stagger_s=0.2, limit_s=6),
+            Phase("open", "completed", False, 64, 600, limit_s=6, rate_per_s=200),
+            *(many_streams(count, for_s=2) for count in STREAMS),
         ]
     return [
         Phase("paced", "events", True, 200, 200, events=150, interval_ms=20, stagger_s=0.2),
         Phase("bulk", "events", True, 32, 32, events=1_500),
         Phase("whole", "completed", False, 32, 12_000, limit_s=5),
         Phase("ttft", "completed", True, 64, 768, events=10, interval_ms=20, stagger_s=0.2),
+        Phase("open", "completed", False, 64, 2_000, rate_per_s=200),
+        *(many_streams(count, for_s=10) for count in STREAMS),
     ]
+
+
+def many_streams(count: int, *, for_s: float) -> Phase:
+    """So many streams at once, each for so long; they begin one after the other, over the interval of their events."""
+    interval_ms = STREAMS[count]
+    return Phase(
+        f"streams-{count}",
+        "events",
+        True,
+        count,
+        count,
+        events=max(round(for_s * 1000 / interval_ms), 2),
+        interval_ms=interval_ms,
+        stagger_s=max(interval_ms / 1000, count / 2_500),
+        limit_s=for_s + 20,
+    )
 
 
 def warm_up() -> list[Phase]:

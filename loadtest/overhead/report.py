@@ -13,7 +13,7 @@ from typing import Any
 from loadtest.overhead import figures as of
 from loadtest.overhead.bars import YARDSTICK, verdicts
 from loadtest.overhead.figures import Figure, Figures
-from loadtest.overhead.phases import PHASES
+from loadtest.overhead.phases import STREAMS
 
 BUSY_PERCENT = 10
 """Of one core, burned by others in the median phase: above it the report says so."""
@@ -32,10 +32,17 @@ def render(raw: Mapping[str, Any]) -> str:
     figures = Figures(raw)
     parts = [_head(raw), "## CPU of the gateway\n", _cost(raw, figures)]
     parts += ["\n## Delay, as the client sees it\n", _delay(figures)]
+    if counts := [count for count in STREAMS if f"streams-{count}" in _phases(raw)]:
+        parts += ["\n## By how many streams there are\n", _by_streams(figures, counts)]
     parts += ["\n## Bars\n", _bars(figures)]
-    parts += ["\n## Who was busy (percent of one core)\n", _busy(figures)]
+    parts += ["\n## Who was busy (percent of one core)\n", _busy(raw, figures)]
     parts += [_footnotes(raw, figures)]
     return "\n".join(parts)
+
+
+def _phases(raw: Mapping[str, Any]) -> list[str]:
+    """Those that were run."""
+    return [phase["name"] for phase in raw["settings"]["phases"]]
 
 
 def number(figure: Figure | None, digits: int = 1) -> str:
@@ -106,29 +113,51 @@ def _delay(figures: Figures) -> str:
                 number(figures.figure(target, of.time_ms("ttft", "ttft_ms", "p99")), 2),
                 number(figures.figure(target, of.rate("whole")), 0),
                 number(figures.figure(target, of.time_ms("whole", "latency_ms", "p99")), 1),
+                number(figures.figure(target, of.time_ms("open", "latency_ms", "p50")), 2),
+                number(figures.figure(target, of.time_ms("open", "latency_ms", "p99")), 2),
             ]
         )
     header = ["target", "event p50 ms", "event p99 ms", "TTFT p50 ms", "added p50 ms", "TTFT p99 ms"]
-    return table([*header, "whole/s", "whole p99 ms"], rows)
+    return table([*header, "whole/s", "whole p99 ms", "open p50 ms", "open p99 ms"], rows)
+
+
+def _by_streams(figures: Figures, counts: Sequence[int]) -> str:
+    """For each number of streams: µs per event, × the yardstick, how late events are (p50, p99), peak memory."""
+    rows = []
+    for target in figures.targets:
+        for count in counts:
+            phase = f"streams-{count}"
+            ratio = figures.ratio(target, YARDSTICK, of.cpu_us(phase))
+            row = [target, f"{count:,}", number(figures.figure(target, of.cpu_us(phase)))]
+            row += [f"{ratio.middle:.2f}" if ratio else "–"]
+            for rank in ("p50", "p99"):
+                row.append(number(figures.figure(target, of.time_ms(phase, "event_delay_ms", rank)), 2))
+                added = figures.added(target, "direct", of.time_ms(phase, "ttft_ms", rank))
+                row.append(number(added, 2) if added and target != "direct" else "–")
+            row.append("–" if target == "direct" else number(figures.figure(target, of.phase_peak_mb(phase)), 0))
+            rows.append(row)
+    header = ["target", "streams", "µs/event", "×", "event p50 ms", "TTFT added p50 ms", "event p99 ms"]
+    return table([*header, "TTFT added p99 ms", "peak MB"], rows)
 
 
 def _bars(figures: Figures) -> str:
     return table(["bar", "seen", "verdict"], [[bar.bar, bar.seen, bar.verdict] for bar in verdicts(figures)])
 
 
-def _busy(figures: Figures) -> str:
+def _busy(raw: Mapping[str, Any], figures: Figures) -> str:
     """Each cell: gateway / engine / client / everybody else on the machine."""
     rows = []
+    seen = _phases(raw)
     for target in figures.targets:
         row = [target]
-        for phase in PHASES:
+        for phase in seen:
             shares = [
                 figures.figure(target, of.share(phase, whose))
                 for whose in ("cpu_ns", "engine_cpu_ns", "client_cpu_ns", "others_cpu_ns")
             ]
             row.append(" / ".join(f"{share.middle:.0f}" if share else "–" for share in shares))
         rows.append(row)
-    return table(["gateway / engine / client / others", *PHASES], rows)
+    return table(["gateway / engine / client / others", *seen], rows)
 
 
 def _doubts(raw: Mapping[str, Any]) -> list[str]:

@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from loadtest.overhead.bench import REPO, Bench, Cores, RoundError
-from loadtest.overhead.phases import PHASES, Phase, phases
+from loadtest.overhead.phases import CORE, GROUPS, PHASES, Phase, phases
 from loadtest.overhead.report import render
 from loadtest.overhead.targets import TARGETS, Absent
 
@@ -133,7 +133,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="What a gateway costs per streamed event and per request, beside its peers.",
     )
     parser.add_argument("--targets", type=one_of(TARGETS), default=DEFAULT_TARGETS, help=f"of: {', '.join(TARGETS)}")
-    parser.add_argument("--phases", type=one_of(PHASES), default=",".join(PHASES), help="(all)")
+    parser.add_argument(
+        "--phases",
+        type=one_of(PHASES, GROUPS | {"all": PHASES}),
+        default=",".join(CORE),
+        help=f"of: {', '.join(PHASES)}; streams for the last {len(GROUPS['streams'])}, or all ({','.join(CORE)})",
+    )
     parser.add_argument("--rounds", type=int, help="of each target (5; with --quick 2)")
     parser.add_argument("--quick", action="store_true", help="under a minute, for a look; figures are rough")
     parser.add_argument(
@@ -148,11 +153,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def one_of(known: Collection[str]) -> Callable[[str], list[str]]:
-    """The type of an option that takes some of these names, with commas."""
+def one_of(known: Collection[str], groups: Mapping[str, Sequence[str]] | None = None) -> Callable[[str], list[str]]:
+    """The type of an option that takes some of these names, with commas, or a word for several."""
 
     def chosen(text: str) -> list[str]:
-        names = [name.strip() for name in text.split(",") if name.strip()]
+        said = [name.strip() for name in text.split(",") if name.strip()]
+        names = [name for word in said for name in (groups or {}).get(word, (word,))]
         for name in names:
             if name not in known:
                 raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")

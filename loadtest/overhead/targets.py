@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-MAX_AT_ONCE = 4096
+MAX_AT_ONCE = 6144
 # Headgate reads these from the environment beside HEADGATE_*: the caller's shell must not leak in.
 BARE_SETTINGS = (
     "MAX_ACTIVE",
@@ -29,10 +29,10 @@ BARE_SETTINGS = (
 HAPROXY_CONFIG = """\
 global
     nbthread 1
-    maxconn 8192
+    maxconn 9000
 defaults
     mode http
-    maxconn 8192
+    maxconn 9000
     timeout connect 5s
     timeout client 300s
     timeout server 300s

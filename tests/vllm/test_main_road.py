@@ -220,7 +220,17 @@ def test_client_that_leaves_ends_its_generation_in_vllm(gateway: Gateway, *, str
                     model=MODEL, messages=HELLO, max_tokens=far, extra_body=TO_THE_END
                 )
                 task = asyncio.create_task(request)  # type: ignore[arg-type]
-            await asyncio.to_thread(wait_until, lambda: gateway.running() == 1, "vLLM runs it")
+            seen: list[float] = []
+
+            def runs_it() -> bool:
+                seen.append(gateway.running())
+                return seen[-1] == 1 or task.done()
+
+            try:
+                await asyncio.to_thread(wait_until, runs_it, "vLLM runs it")
+            except AssertionError as late:
+                raise AssertionError(f"{late}; running, as asked: {seen[:3]} … {seen[-3:]}") from None
+            assert not task.done(), f"it was over when vLLM was asked: {task}"
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
