@@ -36,10 +36,11 @@ from headgate.api.auth import Keys
 from headgate.api.connection import Connection, close_idle
 from headgate.api.console import burst
 from headgate.api.generation import Generation
+from headgate.call import Limits
 from headgate.charges import Charges
 from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
-from headgate.flow import Flow, Limits
+from headgate.flow import Flow
 from headgate.gate import Bin, Gate, Ledger, Shedder, emptiest, make_order
 from headgate.gate.shared import Shared
 from headgate.keys import KeysError

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from headgate.flow import Route
+from headgate.call import Route
 from headgate.pool.launchers import Address
 from headgate.pool.lifecycle import State
 from headgate.relay.upstream import Unreachable, Upstream

@@ -4,7 +4,8 @@ The only module that joins the stops. It knows no web framework: a ``Call`` came
 answer. What is tried again is decided here and nowhere else: nothing after the first byte; before it, a request whose
 engine failed goes back to the head of the line once, and one that was there at two failures is refused.
 
-Long, since it is one way: what a request has come to is passed from each part to the next, and booked at the end.
+What is known of a request is in ``call``, what is written down at its end in ``books``. Long for what is left, since it
+is one way: each part of it hands to the next what the request has come to.
 """
 
 from __future__ import annotations
@@ -17,97 +18,35 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from headgate import openai
+from headgate.books import Books
+from headgate.call import Asker, Call, Life, Limits, Route, priority
 from headgate.errors import Reason, Refusal
 from headgate.gate import Claim, Estimate, Gate, Lease, Shedder
 from headgate.gate.rates import Charge
-from headgate.keys import Key
-from headgate.openai import Asked
-from headgate.quotas import Quotas, Taken
+from headgate.quotas import Quotas
 from headgate.quotas import refusal as refusal_of
 from headgate.relay.expiry import Expiry
-from headgate.relay.reply import Ending, EngineBroke, Plan, PutBack, Reply, Sink, Slot, StaleConnection
-from headgate.relay.upstream import Unreachable, Upstream
+from headgate.relay.reply import Ending, EngineBroke, PutBack, Reply, Sink, Slot, StaleConnection
+from headgate.relay.upstream import Unreachable
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import OTHER, Metrics
-from headgate.telemetry.slo import LEFT, OK, Objectives, judge
+from headgate.telemetry.slo import LEFT
 from headgate.telemetry.tracecontext import TraceContext
 
 if TYPE_CHECKING:
-    from headgate.telemetry.tracing import Trace, Tracer
+    from headgate.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
 PLACES_TOLD = 1000
 """Who stands further behind in the line is told its place when it has moved up so far."""
 
-
-def priority(rank: int) -> str:
-    """The word for a rank, for labels."""
-    return "normal" if not rank else "high" if rank < 0 else "low"
-
-
 BATCH_MOST = 1024
 """A caller may ask for two thousand million sequences, and is refused by the engine; the sum shouldn't remember it."""
-
-
-class Call(msgspec.Struct):
-    """One request, read and checked, before anything was decided about it.
-
-    Attributes:
-        route: its template, for labels.
-        target: path and query at the engine.
-        body: what the engine gets, and ``content_type`` its type.
-        asked: what was read of it.
-        plan: what the way back depends on.
-        request_id: the caller's id, or ours where it gave none.
-        key: the name of the caller's key, or ``anonymous``.
-        arrived: by the flow's clock.
-        gated: whether it takes slots.
-        can_ask_usage: whether this API knows ``stream_options``.
-        user: which of the key's users, as far as that is known.
-        rank: its priority: 0 normal, below 0 sooner, above 0 later.
-        deadline_s: how long it may wait for a slot before it is of no use.
-        tells_place: the client wants to be told its place in the line while it waits.
-        rights: what the keys file says of the key; None: it isn't in there, and may do everything.
-        told: headers for its answer, whatever that will be; how it stands with its limits.
-        trace: the caller's trace, where it told one.
-    """
-
-    route: str
-    target: bytes
-    body: bytes
-    content_type: bytes
-    asked: Asked
-    plan: Plan
-    request_id: str
-    key: str
-    arrived: float
-    gated: bool = True
-    can_ask_usage: bool = False
-    user: str = ""
-    rank: int = 0
-    deadline_s: float = math.inf
-    tells_place: bool = False
-    rights: Key | None = None
-    told: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
-    trace: TraceContext | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How an engine is spoken to: its connections, the prefix of its paths, the header lines that it wants."""
-
-    upstream: Upstream
-    prefix: bytes
-    headers: bytes
-    can_include_usage: bool
 
 
 class Engines(Protocol):
@@ -134,59 +73,6 @@ class Engines(Protocol):
     def eta_s(self) -> float | None:
         """Seconds until an engine should be ready; None where nobody knows."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Times in seconds. ``side_calls`` is how many calls without a slot may run at once, ``slo`` what is good.
-
-    ``queue_max`` is how many may wait, ``preempt`` whether a less urgent request may be put back in line.
-    """
-
-    request_timeout_s: float
-    status_hold_s: float
-    side_calls: int = 64
-    queue_max: int = 64
-    preempt: bool = False
-    slo: Objectives = field(default_factory=Objectives)
-
-
-class Asker(msgspec.Struct):
-    """Who waits in the line or holds slots, as far as others are shown it. The gate keeps it with the ticket.
-
-    ``tells_place``: it is told its place while it waits.
-    """
-
-    key: str
-    model: str
-    streamed: bool
-    max_tokens: int | None
-    reply: Reply
-    tells_place: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Life:
-    """What has happened to a request so far. ``engine`` and ``engine_request_id`` are those of its last try.
-
-    ``model`` is a label: a served name, or ``other``.
-    """
-
-    model: str
-    engine: str = ""
-    engine_request_id: str = ""
-    queued_since: float | None = None
-    failures: int = 0
-    lease: Lease | None = None
-    taken: Taken | None = None
-    trace: Trace | None = None
-
-    @property
-    def example(self) -> tuple[str, str]:
-        """The label of its examples: its trace, or an id of ours that the log's line has too."""
-        if self.trace is not None and self.trace.sampled:
-            return "trace_id", self.trace.trace_id
-        return "request", self.engine_request_id
 
 
 class _NoSlot:
@@ -223,7 +109,6 @@ class Flow:
         self._gate = gate
         self._engines = engines
         self._metrics = metrics
-        self._log = log
         self._limits = limits
         self._clock = clock
         self._charge = charge
@@ -238,9 +123,9 @@ class Flow:
         self._running: dict[Reply, str] = {}
         self._ranks: dict[Reply, int] = {}
         self._relayed: dict[str, int] = {}
-        self._tokens_of_whole = 0
         self._estimate = Estimate()
         self._shedder = shedder
+        self._books = Books(gate, metrics, log, limits.slo, clock, self._estimate, shedder, quotas)
 
     @property
     def request_timeout_s(self) -> float:
@@ -261,7 +146,7 @@ class Flow:
     def tokens(self) -> int:
         """Tokens that have gone to clients, ever: a stream's events as they pass, a whole reply's at its end."""
         live = sum([reply.events for reply in self._running])
-        return sum(self._relayed.values()) + live + self._tokens_of_whole
+        return sum(self._relayed.values()) + live + self._books.tokens_of_whole
 
     def count(self) -> None:
         """Bring the figures of running streams up to date, for a scrape."""
@@ -293,7 +178,7 @@ class Flow:
         """
         model_asked = call.asked.model
         known = self._engines.serves(model_asked)
-        life = _Life(model_asked if known else OTHER)
+        life = Life(model_asked if known else OTHER)
         if self._tracer is not None:
             life.trace = self._tracer.begin(call.route, life.model, call.trace, call.arrived, self._clock())
 
@@ -336,16 +221,16 @@ class Flow:
             ending = self._refuse(call, reply, life, why, refuse)
         except asyncio.CancelledError:
             ending = reply.told_whole or self._left(reply, life)  # SDKs close at [DONE], before the engine's body ends
-        self._book(call, reply, ending, life)
+        self._books.close(call, reply, ending, life)
 
-    def _left(self, reply: Reply, life: _Life) -> Ending:
+    def _left(self, reply: Reply, life: Life) -> Ending:
         """The client is gone, and didn't get what it asked for."""
         stage = "queued" if life.queued_since is not None else "streaming" if reply.committed else "waiting_first"
         self._leave_line(life, "left")
         self._metrics.cancelled.add((stage,))
         return Ending(499, LEFT, stage)
 
-    async def _take(self, quotas: Quotas, charges: Sequence[Charge], call: Call, reply: Reply, life: _Life) -> None:
+    async def _take(self, quotas: Quotas, charges: Sequence[Charge], call: Call, reply: Reply, life: Life) -> None:
         """Raises Refusal: ``rate_limited``."""
         taken = await quotas.take(charges)
         call.told += taken.headers()
@@ -361,7 +246,7 @@ class Flow:
         return self._estimate.tokens(call.key, len(call.body), asked.max_tokens, asked.sequences)
 
     def _refuse(
-        self, call: Call, reply: Reply, life: _Life, refusal: Refusal, refuse: Callable[[Refusal], int]
+        self, call: Call, reply: Reply, life: Life, refusal: Refusal, refuse: Callable[[Refusal], int]
     ) -> Ending:
         if not reply.committed:
             self._metrics.refusals.add((refusal.reason, priority(call.rank), life.model, call.key))
@@ -371,7 +256,7 @@ class Flow:
 
     # With slots.
 
-    async def _gated(self, call: Call, reply: Reply, life: _Life) -> Ending:
+    async def _gated(self, call: Call, reply: Reply, life: Life) -> Ending:
         lease: Lease | None = None
         kept: Lease | None = None
         tells = call.tells_place and call.plan.streamed
@@ -470,14 +355,14 @@ class Flow:
             most=None if call.rights is None else call.rights.max_active,
         )
 
-    def _name(self, model: str, life: _Life, reply: Reply, who: Asker) -> None:
+    def _name(self, model: str, life: Life, reply: Reply, who: Asker) -> None:
         """It came when nobody knew what is served here, and its model turns out to be."""
         life.model = who.model = model
         reply.gap = self._metrics.inter_token.at((model,)).observe
         if life.trace is not None:
             life.trace.named(model)
 
-    async def _exchange(self, call: Call, reply: Reply, life: _Life, slot: Slot, until: float) -> Ending:
+    async def _exchange(self, call: Call, reply: Reply, life: Life, slot: Slot, until: float) -> Ending:
         """Ask the life's engine; the slot goes back when its answer's body is closed, or here at the latest.
 
         One try, booked here with what became of it, so that an engine's outcomes add up to what it was asked.
@@ -562,7 +447,7 @@ class Flow:
         waking_s = lease.waking_s if lease is not None else 0.0
         return call.arrived + waking_s + self._limits.request_timeout_s
 
-    def _leave_line(self, life: _Life, outcome: str, waking_s: float | None = None) -> None:
+    def _leave_line(self, life: Life, outcome: str, waking_s: float | None = None) -> None:
         since, life.queued_since = life.queued_since, None
         if since is not None:
             now = self._clock()
@@ -572,7 +457,7 @@ class Flow:
 
     # Without slots.
 
-    async def _aside(self, call: Call, reply: Reply, life: _Life) -> Ending:
+    async def _aside(self, call: Call, reply: Reply, life: Life) -> Ending:
         """Small work that takes no slot (tokenize and its like), so many at a time."""
         engine = self._engines.any_ready()
         if engine is None:
@@ -589,72 +474,6 @@ class Flow:
             raise Refusal(Reason.ENGINE_FAILED, f"The engine failed: {broke}.") from None
         finally:
             self._side_calls -= 1
-
-    # The books.
-
-    def _book(self, call: Call, reply: Reply, ending: Ending, life: _Life) -> None:
-        now = self._clock()
-        model = life.model
-        metrics, told = self._metrics, reply.usage
-        metrics.requests.add((call.route, model, call.key, str(ending.status), ending.reason))
-        first = reply.first_event_at
-        estimated = not reply.usage_told and reply.events > 0
-        completion = reply.events if estimated else told.completion_tokens
-        if completion:
-            kind = "completion_estimated" if estimated else "completion"
-            metrics.tokens.add((kind, model, call.key), completion)
-            if not call.plan.streamed:
-                self._tokens_of_whole += completion
-        if told.prompt_tokens:
-            metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
-        if first is not None and ending.status < 400:
-            if self._shedder is not None:
-                self._shedder.learn(now - call.arrived)
-            metrics.latency.at((call.route, model)).observe_example(now - call.arrived, *life.example, time.time())
-        if life.lease is not None and first is not None:
-            prompt = told.prompt_tokens
-            self._estimate.learn(call.key, len(call.body), prompt, completion, call.asked.sequences)
-            self._gate.settle(life.lease, (prompt or len(call.body) / 4) + completion)
-        if life.taken is not None and self._quotas is not None:
-            # Whoever leaves a prompt to the engine and goes has used it all the same.
-            worked = first is not None or (life.lease is not None and ending.reason == LEFT)
-            self._quotas.settle(life.taken, (told.prompt_tokens or len(call.body) / 4) + completion if worked else 0.0)
-        if call.gated:
-            verdict = judge(
-                self._limits.slo,
-                reason=ending.reason,
-                began=reply.committed,
-                ttft_s=first - call.arrived if first is not None and reply.events else None,
-                itl_s=reply.mean_gap_s,
-                latency_s=now - call.arrived,
-            )
-            if verdict is not None:
-                metrics.slo.add((model, verdict))
-        trace = life.trace
-        if trace is not None:
-            trace.ends(now, ending.status, ending.reason, call.key, call.request_id, estimated=estimated)
-        self._log.write(
-            {
-                "request_id": call.request_id,
-                "trace_id": trace.trace_id if trace is not None else call.trace and call.trace.trace_id,
-                "route": call.route,
-                "model": model,
-                "key": call.key,
-                "engine": life.engine,
-                "engine_request_id": life.engine_request_id or None,
-                "status": ending.status,
-                "reason": ending.reason,
-                "stream": call.plan.streamed,
-                "queue_ms": round(reply.queue_s * 1e3, 1),
-                "ttft_ms": round((first - call.arrived) * 1e3, 1) if first is not None else None,
-                "duration_ms": round((now - call.arrived) * 1e3, 1),
-                "prompt_tokens": told.prompt_tokens,
-                "completion_tokens": completion,
-                "estimated": estimated,
-                "detail": ending.detail,
-            },
-            failed=ending.reason not in (OK, LEFT),
-        )
 
 
 class _Hold:

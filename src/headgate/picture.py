@@ -16,9 +16,10 @@ from headgate import __version__
 from headgate.api.auth import Keys
 from headgate.api.generation import ENDPOINTS
 from headgate.api.problems import STATUS
+from headgate.call import Asker
 from headgate.charges import Charges
 from headgate.errors import Reason
-from headgate.flow import Asker, Flow
+from headgate.flow import Flow
 from headgate.gate import Gate, Statistics
 from headgate.gate.entries import Waiter
 from headgate.pool.lifecycle import State

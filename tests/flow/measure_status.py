@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from headgate.api.auth import Keys
 from headgate.api.events import event
-from headgate.flow import Asker, Flow, Limits
+from headgate.call import Asker, Limits
+from headgate.flow import Flow
 from headgate.gate import Claim, Gate, Ledger, make_order
 from headgate.openai import Dialect
 from headgate.picture import Picture

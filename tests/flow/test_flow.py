@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from headgate.call import Call, Limits, Route
 from headgate.errors import Reason, Refusal
-from headgate.flow import Call, Flow, Limits, Route
+from headgate.flow import Flow
 from headgate.gate import Gate, Ledger
 from headgate.openai import Asked, Dialect
 from headgate.relay.reply import Plan

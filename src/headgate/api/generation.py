@@ -16,8 +16,9 @@ from headgate.api import problems, wishes
 from headgate.api.auth import NOBODY, Keys
 from headgate.api.connection import Connection, Downstream, Headers
 from headgate.api.wishes import Network, Wishes
+from headgate.call import Call, priority
 from headgate.errors import Reason, Refusal
-from headgate.flow import Call, Flow, priority
+from headgate.flow import Flow
 from headgate.keys import Key
 from headgate.openai import Asked, Dialect
 from headgate.relay.reply import FinalEvent, Plan

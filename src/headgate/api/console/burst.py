@@ -21,8 +21,9 @@ from starlette.types import Receive, Scope, Send
 from headgate import openai
 from headgate.api.auth import Keys, require_same_origin
 from headgate.api.connection import Connection, Headers
+from headgate.call import Call
 from headgate.errors import Reason, Refusal
-from headgate.flow import Call, Flow
+from headgate.flow import Flow
 from headgate.keys import Key
 from headgate.openai import Dialect
 from headgate.relay.reply import FinalEvent, Plan
