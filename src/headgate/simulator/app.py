@@ -66,6 +66,7 @@ class App:
         self._routes |= {path: {"GET": route} for path, route in _GOT.items()}
         self._routes["/metrics"] = {"GET": operation.Metrics(exposition)}
         self._routes["/ping"]["POST"] = operation.health
+        self._routes["/simulator/state"]["DELETE"] = operation.forget_most
         self._routes["/simulator/faults"] = {
             "GET": operation.show_faults,
             "POST": operation.add_faults,

@@ -28,10 +28,10 @@ kind                what happens
 ==================  =========================================================================================
 
 ``times`` says how many requests are hit (1; null is all), ``after_requests`` how many are let through first,
-``path`` which path only. ``crash``, ``hang`` and ``hang_hard`` with neither ``after_requests`` nor
-``after_events`` happen at once; the others hit generating requests. In a whole (not streamed) reply ``cut``,
-``reset`` and ``garbage`` come after half of the body, ``stall`` before it, ``error_first`` and
-``error_event`` are an error reply.
+``path`` which path only, ``text`` only those with this text in their body. ``crash``, ``hang`` and ``hang_hard``
+with neither ``after_requests`` nor ``after_events`` happen at once; the others hit generating requests. In a whole
+(not streamed) reply ``cut``, ``reset`` and ``garbage`` come after half of the body, ``stall`` before it,
+``error_first`` and ``error_event`` are an error reply.
 
 Pure: what a fault does to a connection is in ``wire``, to the process in ``server``.
 """
@@ -79,6 +79,7 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_o
     message: str = "a fault was asked for"
     bytes: int | None = None
     path: str | None = None
+    text: str | None = None
 
     @property
     def at_once(self) -> bool:
@@ -124,11 +125,13 @@ class Faults:
         """Those still to come."""
         return list(self._waiting)
 
-    def for_request(self, path: str) -> list[Fault]:
+    def for_request(self, path: str, body: bytes = b"") -> list[Fault]:
         """The faults that hit a request which has just arrived; counts it."""
         hit = []
         for fault in self._waiting:
             if fault.path is not None and fault.path != path:
+                continue
+            if fault.text is not None and fault.text.encode() not in body:
                 continue
             if fault.after_requests:
                 fault.after_requests -= 1

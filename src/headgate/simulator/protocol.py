@@ -6,6 +6,7 @@ Separate because it is the only place that touches uvicorn's insides.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,15 @@ class Connection(HttpToolsProtocol):
         told, self.when_lost = self.when_lost, {}
         for tell in told:
             tell()
+
+    def closed_by_peer(self) -> bool:
+        """Whether the client has closed its end, though the event loop may not have come to it yet."""
+        sock = self.transport.get_extra_info("socket")
+        if self.lost or sock is None or sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def write_raw(self, data: bytes) -> None:
         """Put bytes on the wire that no HTTP made."""

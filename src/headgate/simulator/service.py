@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headgate.simulator.faults import Fault, Faults
     from headgate.simulator.fields import Fields
     from headgate.simulator.planner import Planner
+    from headgate.simulator.protocol import Connection
     from headgate.simulator.wire import Exchange
 
 VERSION = "0.32.0+simulated"
@@ -35,7 +36,7 @@ class Service:
 
     Args:
         models: served names; the first one labels the metrics.
-        open: HTTP requests that are being answered by the engine now.
+        connections: those with a request that is being answered by the engine now.
     """
 
     engine: Engine
@@ -45,8 +46,26 @@ class Service:
     api_keys: tuple[str, ...] = ()
     sleep_mode: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
-    open: int = 0
+    connections: set[Connection] = field(default_factory=set)
     max_open_seen: int = 0
+
+    @property
+    def open(self) -> int:
+        """HTTP requests that are being answered by the engine now."""
+        return len(self.connections)
+
+    def opened(self, connection: Connection) -> None:
+        """A request on this connection is being answered from now on."""
+        self.connections.add(connection)
+        if self.open > self.max_open_seen:
+            # One that its client has closed may not have been told of yet: it makes no room, and takes none.
+            self.max_open_seen = max(self.max_open_seen, sum(not one.closed_by_peer() for one in self.connections))
+
+    def forget_most(self) -> None:
+        """What was seen at most is counted from here on."""
+        self.max_open_seen = self.open
+        self.engine.max_inflight_seen = self.engine.inflight
+        self.engine.scheduler.max_running_seen = len(self.engine.scheduler.running)
 
     def model(self, fields: Fields) -> str:
         """The model asked for, the first one where none is. Raises Problem (404) for another's."""
@@ -79,7 +98,7 @@ class Service:
 
     def receive(self, exchange: Exchange) -> None:
         """Let the faults that wait for a request hit this one. Raises Problem where it is to be refused."""
-        exchange.faults = self.faults.for_request(exchange.path)
+        exchange.faults = self.faults.for_request(exchange.path, exchange.received)
         for fault in exchange.faults:
             if fault.kind == "error":
                 raise Problem(fault.status, fault.message, "InternalServerError")
@@ -133,14 +152,13 @@ class Generation:
             raise Problem(500, message, "InternalServerError") from None
         self._lost = lambda: service.engine.leave(answer)
         self._exchange.connection.when_lost[self._lost] = None
-        service.open += 1
-        service.max_open_seen = max(service.max_open_seen, service.open)
+        service.opened(self._exchange.connection)
         return answer
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._service.open -= 1
+        self._service.connections.discard(self._exchange.connection)
         told = self._exchange.connection.when_lost.pop(self._lost, True) is None
         if told and not self._answer.ended.is_set():
             self._service.engine.leave(self._answer)

@@ -56,6 +56,7 @@ class Exchange:
         self.query = dict(self.asked)
         self.connection: Connection = scope[CONNECTION]
         self.faults: list[Fault] = []
+        self.received = b""
         self.send = send
         self._receive = receive
 
@@ -73,7 +74,8 @@ class Exchange:
             if not message["more_body"]:
                 # uvicorn stops reading at 64 KiB until it is asked for more, and would not see the client leave.
                 self.connection.flow.resume_reading()
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                self.received = parts[0] if len(parts) == 1 else b"".join(parts)
+                return self.received
             message = await self._receive()
         raise ClientLeft
 
@@ -108,10 +110,25 @@ class Exchange:
         """Begin a reply of events."""
         for fault in self.faults:
             if fault.kind == "slow_head":
-                await asyncio.sleep(fault.seconds or 0.0)
+                await self.pause(fault.seconds or 0.0)
             elif fault.kind == "garbage_head":
                 self._cut_with(_GARBAGE)
         await self.send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", media)]})
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long. Raises ClientLeft where the client leaves meanwhile."""
+        if self.connection.lost:
+            raise ClientLeft
+        gone = asyncio.Event()
+        self.connection.when_lost[gone.set] = None
+        try:
+            async with asyncio.timeout(seconds):
+                await gone.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.connection.when_lost.pop(gone.set, None)
+        raise ClientLeft
 
     def _cut_with(self, data: bytes, *, reset: bool = False) -> None:
         self.connection.write_raw(data)
@@ -122,7 +139,7 @@ class Exchange:
         """Apply faults to a whole reply; True where it is to go on as if nothing were."""
         for fault in self.faults:
             if fault.kind in ("slow_head", "stall"):
-                await asyncio.sleep(fault.seconds or 0.0)
+                await self.pause(fault.seconds or 0.0)
             elif fault.kind == "crash":
                 die(fault.exit_code)
             elif fault.kind == "garbage_head":
@@ -197,7 +214,7 @@ class Events:
                 continue
             self._faults.remove(fault)
             if fault.kind == "stall":
-                await asyncio.sleep(fault.seconds or 0.0)
+                await self._exchange.pause(fault.seconds or 0.0)
             elif fault.kind == "giant":
                 await self._put(self._text("x" * (fault.bytes or 2**20)))
             elif fault.kind in ("error_first", "error_event"):

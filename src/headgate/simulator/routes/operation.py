@@ -117,6 +117,12 @@ async def state(exchange: Exchange, service: Service) -> None:
     await exchange.json(service.state())
 
 
+async def forget_most(exchange: Exchange, service: Service) -> None:
+    """``DELETE /simulator/state``: ``max_running_seen``, ``max_inflight_seen`` and ``max_open_seen`` begin anew."""
+    service.forget_most()
+    await exchange.json(service.state())
+
+
 async def show_faults(exchange: Exchange, service: Service) -> None:
     """``GET /simulator/faults``."""
     await exchange.json(service.faults.listed())
