@@ -74,6 +74,12 @@ class Process:
         self._popen.stdin.write(line)
         self._popen.stdin.flush()
 
+    def write_all(self, text: bytes) -> None:
+        """All that it is told: its stdin ends."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(text)
+        self._popen.stdin.close()
+
     def read_line(self, within_s: float) -> bytes:
         """Empty where the process has ended. For talks of one line at a time: nothing waits in the buffer."""
         assert self._popen.stdout is not None

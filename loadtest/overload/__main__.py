@@ -1,22 +1,37 @@
-"""``python -m loadtest.overload``: the table of docs/scheduling.md, in Markdown."""
+"""``python -m loadtest.overload``: the tables of docs/scheduling.md. In virtual time, or ``--on sockets``."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from headgate.gate.orders import ORDERS, Name
 from loadtest.overload.rehearsed import ENGINES, WORK, peak, run
 
 
-def main() -> None:
+def main() -> int:
+    """In virtual time, or on sockets."""
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--on", choices=["rehearsal", "sockets"], default="rehearsal")
+    chosen, left = where.parse_known_args()
+    if chosen.on == "sockets":
+        from loadtest.overload import sockets
+
+        return sockets.main(left)
+    rehearse(left)
+    return 0
+
+
+def rehearse(arguments: list[str]) -> None:
     """Print a row for each engine and workload: good answers a second with no gate → with it (its slots at the end)."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--on", choices=["rehearsal", "sockets"], default="rehearsal", help="see --on sockets --help")
     parser.add_argument("--order", choices=sorted(ORDERS), default="fair")
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1, 2, 4], help="times the peak's load")
     parser.add_argument("--seconds", type=float, default=150.0)
     parser.add_argument("--warm-s", type=float, default=60.0, help="requests that came before are not looked at")
     parser.add_argument("--seed", type=int, default=2)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     order: Name = chosen.order
     head = ["engine", "work", "peak by itself", *(f"at {load:g} ×" for load in chosen.loads)]
     print("| " + " | ".join(head) + " |")
@@ -38,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -60,11 +60,15 @@ class Outcome:
     slots: int | None
 
 
-def peak(work: str, engine: str, *, seconds: float = 60.0, seed: int = 1) -> tuple[float, float]:
+def peak(
+    work: str, engine: str, *, seconds: float = 60.0, seed: int = 1, objective: Objective = OBJECTIVE
+) -> tuple[float, float]:
     """The most good answers a second that the engine gives by itself, and the load at which it does."""
     best, at, rate = 0.0, 1.0, 1.0
     while rate < 2000:
-        outcome = run(work, engine, rate, gate=None, seconds=seconds, warm_s=seconds / 6, seed=seed)
+        outcome = run(
+            work, engine, rate, gate=None, seconds=seconds, warm_s=seconds / 6, seed=seed, objective=objective
+        )
         if outcome.good > best:
             best, at = outcome.good, rate
         elif outcome.good < 0.7 * best:
@@ -83,6 +87,7 @@ def run(
     seconds: float,
     warm_s: float,
     seed: int,
+    objective: Objective = OBJECTIVE,
 ) -> Outcome:
     """Offer ``rate`` requests a second for ``seconds``, and look at those that came after ``warm_s``.
 
@@ -91,19 +96,21 @@ def run(
         slots: a fixed number of them; None: found while running.
     """
     constants, limits = ENGINES[engine]
-    claim = Claim(key="k", tokens=400.0, within_s=inf if OBJECTIVE.ttft_s is None else OBJECTIVE.ttft_s)
+    claim = Claim(key="k", tokens=400.0, within_s=inf if objective.ttft_s is None else objective.ttft_s)
     jobs = poisson(rate, seconds, WORK[work], seed=seed, claim=claim)
     if gate is None:
         rehearsal = Rehearsal(constants, limits)
     else:
         limit = None
         if slots is None:
-            limit = Limit(limits.max_num_seqs, itl_s=OBJECTIVE.itl_s, ttft_s=OBJECTIVE.ttft_s)
+            limit = Limit(
+                limits.max_num_seqs, itl_s=objective.itl_s, ttft_s=objective.ttft_s, latency_s=objective.latency_s
+            )
         rehearsal = Rehearsal(constants, limits, Ledger(order=make_order(gate)), limit, slots)
     rehearsal.run(jobs)
     looked_at = [job for job in jobs if job.at_s >= warm_s]
     return Outcome(
-        good=goodput(jobs, OBJECTIVE, warm_s, seconds),
+        good=goodput(jobs, objective, warm_s, seconds),
         ttft_p99_s=_p99([job.ttft_s for job in looked_at if job.ttft_s is not None]),
         refused=Counter(job.refused for job in looked_at if job.refused is not None),
         slots=rehearsal.history[-1] if rehearsal.history else slots,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import Metric
 
 from headgate.gate.limits import Limit, Reading
+from headgate.gate.slots import NONE_ENDED, Ended
 from headgate.pool.statement import NO_PACE
 from headgate.telemetry.metrics import gauges
 
@@ -32,6 +33,7 @@ class _Sized:
     limit: Limit
     shown: Metrics | None
     pace: Pace
+    ended: Ended
     at_s: float
 
 
@@ -63,7 +65,7 @@ class Sizing:
         """Why each engine has the slots that it has, for a scrape."""
         yield gauges(
             "api_max_active_why",
-            "1 for what moved the engine's slots last: start, itl, ttft, preemptions, engine_line, room.",
+            "1 for what moved the engine's slots last: start, itl, ttft, latency, preemptions, engine_line, room.",
             ("engine", "why"),
             {(name, sized.limit.why): 1.0 for name, sized in self._sized.items()},
         )
@@ -71,8 +73,10 @@ class Sizing:
     def _read(self, engine: Supervisor, shown: Metrics, now_s: float) -> None:
         sized = self._sized.get(engine.name)
         if sized is None or sized.life != engine.life or sized.limit.most != engine.most:
-            limit = Limit(engine.most, itl_s=self._objectives.itl_s, ttft_s=self._objectives.ttft_s)
-            self._sized[engine.name] = _Sized(engine.life, limit, shown, shown.pace, now_s)
+            asked = self._objectives
+            limit = Limit(engine.most, itl_s=asked.itl_s, ttft_s=asked.ttft_s, latency_s=asked.latency_s)
+            ended = self._gate.ended_on(engine.name)
+            self._sized[engine.name] = _Sized(engine.life, limit, shown, shown.pace, ended, now_s)
             engine.set_max_active(limit.slots)
             return
         if shown is sized.shown:
@@ -80,6 +84,9 @@ class Sizing:
         before, pace = sized.pace, shown.pace
         if pace.gaps < before.gaps or pace.firsts < before.firsts:  # somebody else's engine, started anew
             before = NO_PACE
+        ended, ended_before = self._gate.ended_on(engine.name), sized.ended
+        if ended.number < ended_before.number:  # it had no slots for a while
+            ended_before = NONE_ENDED
         slots = sized.limit.read(
             Reading(
                 seconds=now_s - sized.at_s,
@@ -89,11 +96,14 @@ class Sizing:
                 gaps=pace.gaps - before.gaps,
                 firsts_s=pace.firsts_s - before.firsts_s,
                 firsts=pace.firsts - before.firsts,
+                holds_s=ended.held_s - ended_before.held_s,
+                holds_s2=ended.held_s2 - ended_before.held_s2,
+                holds=ended.number - ended_before.number,
                 preempted=pace.preemptions - before.preemptions,
                 running=shown.counters.running,
                 waiting=shown.waiting,
                 kv_usage=shown.kv_usage,
             )
         )
-        sized.shown, sized.pace, sized.at_s = shown, pace, now_s
+        sized.shown, sized.pace, sized.ended, sized.at_s = shown, pace, ended, now_s
         engine.set_max_active(slots)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from headgate.workbench.rehearsal import Objective
 from loadtest.overload.rehearsed import peak, run
 
 CASES = [
@@ -49,3 +50,14 @@ def test_slots_found_while_running_are_as_good_as_the_best_number() -> None:
         ]
         found = run(work, engine, 2 * at, gate="fair", seconds=150.0, warm_s=60.0, seed=2)
         assert found.good >= 0.95 * max(fixed)
+
+
+def test_an_objective_for_the_whole_answer_is_kept_too() -> None:
+    """Tokens may be 100 ms apart, but an answer of 40 must be there after 3 s: what the line and the tokens leave."""
+    whole = Objective(ttft_s=1.0, itl_s=0.1, latency_s=3.0)
+    best, at = peak("20 in, 40 out", "slow", objective=whole)
+    for load in (2, 4):
+        gated = run(
+            "20 in, 40 out", "slow", at * load, gate="fair", seconds=120.0, warm_s=60.0, seed=2, objective=whole
+        )
+        assert gated.good >= 0.95 * best, f"at {load:g} times the peak's load"

@@ -38,6 +38,16 @@ def test_late_first_tokens_take_slots_away() -> None:
     assert limit.why == "ttft"
 
 
+def test_long_answers_take_slots_away_where_the_whole_has_an_objective() -> None:
+    """Half take 2 s and half 4 s: 4.3 s for a long one, and the line leaves 3.1 of 4 s."""
+    limit = Limit(100, itl_s=0.1, ttft_s=1.0, latency_s=4.0)
+    calm = CALM._replace(holds_s=15.0, holds_s2=25.0, holds=10)
+    assert limit.read(calm._replace(holds_s=30.0, holds_s2=100.0)) < 100
+    assert limit.why == "latency"
+    assert a_limit().read(calm._replace(holds_s=30.0, holds_s2=100.0)) == 100, "without one it says nothing"
+    assert Limit(100, itl_s=0.1, ttft_s=1.0, latency_s=4.0).read(calm) == 100
+
+
 def test_preemptions_take_slots_away_and_their_number_is_remembered() -> None:
     limit = a_limit(200)
     full = CALM._replace(active=200, running=150.0)
@@ -81,6 +91,9 @@ def test_it_grows_only_while_slots_are_short() -> None:
             gaps=st.integers(0, 1000),
             firsts_s=st.floats(0, 1000),
             firsts=st.integers(0, 100),
+            holds_s=st.floats(0, 1000),
+            holds_s2=st.floats(0, 100_000),
+            holds=st.integers(0, 100),
             preempted=st.sampled_from([0, 0, 0, 5]),
             running=st.one_of(st.none(), st.floats(0, 300)),
             waiting=st.one_of(st.none(), st.floats(0, 300)),
@@ -90,13 +103,13 @@ def test_it_grows_only_while_slots_are_short() -> None:
     )
 )
 def test_whatever_it_reads_it_stays_in_bounds_and_its_steps_up_are_small(readings: list[Reading]) -> None:
-    limit = a_limit(256)
+    limit = Limit(256, itl_s=0.1, ttft_s=1.0, latency_s=4.0)
     for reading in readings:
         before = limit.slots
         after = limit.read(reading)
         assert 1 <= after <= 256
         assert after <= before + max(1, UP_MOST * before) + 1
-        if limit.why in ("itl", "ttft", "engine_line") and after < before:
+        if limit.why in ("itl", "ttft", "latency", "engine_line") and after < before:
             at_work = min(before, max(reading.active, 1))
             assert after >= int(at_work * (1 - DOWN_MOST)) - 1
 

@@ -45,6 +45,23 @@ def test_rates_of_a_closed_load_are_over_the_whole_run() -> None:
     assert found.answered_per_s == 5.0
 
 
+def test_what_was_due_in_the_warm_up_is_in_no_figure() -> None:
+    plan = Plan(rate="10", duration_s=10.0, warm_s=4.0)
+    found = summarize(run([ok(n, 9.0 if n < 40 else 1.0) for n in range(100)], plan))
+    assert (found.requests, found.offered_per_s, found.answered_per_s) == (60, 10.0, 10.0)
+    assert found.latency is not None
+    assert found.latency.max == 1.0
+    assert found.tokens_per_s == pytest.approx(600 / 8)
+
+
+def test_the_share_that_is_let_in_at_its_first_return() -> None:
+    plan = Plan(rate="10", duration_s=10.0, obey_retry_after=True)
+    records = [ok(0), ok(1, tries=[told()]), ok(2, tries=[told(), told()]), refused(3, tries=[told()]), refused(4)]
+    seen = summarize(run(records, plan)).obeyed
+    assert seen is not None
+    assert (seen.refused_first, seen.came_again, seen.in_at_first) == (4, 3, 1)
+
+
 def test_requests_that_were_due_all_at_once_have_rates_over_the_whole_run() -> None:
     assert summarize(run([ok(n) for n in range(6)], offered_s=0.0)).answered_per_s == 0.5
 
@@ -236,3 +253,10 @@ def test_a_raw_file_that_is_not_there_or_not_compressed_is_one_line(tmp_path: Pa
     (tmp_path / "a.gz").write_text("no")
     with pytest.raises(BadFile, match="gzip"):
         raw.read(tmp_path / "a.gz")
+
+
+def test_who_has_no_answer_begun_after_the_bound_is_starved_and_who_was_refused_in_time_is_not() -> None:
+    plan = Plan(rate="10", duration_s=10.0, starved_s=5.0)
+    records = [ok(0, 9.0, ttft_s=4.0), ok(1, 9.0, ttft_s=6.0), refused(2), refused(3)]
+    records[3] = Record(n=3, at_s=0.3, outcome=Outcome.REFUSED, status=503, reason="queue_timeout", latency_s=30.0)
+    assert summarize(run(records, plan)).callers[0].starved == 2

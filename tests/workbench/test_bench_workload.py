@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.workbench.bench import callers, trace, words
-from headgate.workbench.bench.callers import BadCaller, Caller, Drawn, divided
+from headgate.workbench.bench.callers import BadCaller, Caller, Drawn, backlog, divided
 from headgate.workbench.bench.raw import Plan
 from headgate.workbench.bench.trace import BadTrace
 from headgate.workbench.bench.workload import Ask, workload
@@ -218,3 +218,24 @@ def test_callers_are_drawn_in_proportion_and_the_same_again_by_their_seed() -> N
 
 def test_text_is_drawn_by_its_dice_alone() -> None:
     assert words.text(random.Random(1), 50) == words.text(random.Random(1), 50)
+
+
+def test_a_caller_in_a_file_has_priority_lengths_and_a_backlog_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "callers.toml"
+    path.write_text(
+        '[[caller]]\nname = "people"\npriority = "high"\n'
+        '[[caller]]\nname = "batch"\nshare = 0\nbacklog = 3\noutput = 400\n'
+    )
+    people, batch = found = callers.read(path)
+    callers.check(found)
+    assert people.headers == {"x-headgate-priority": "high"}
+    plan = Plan(callers=[one.plan() for one in found], output_tokens=50)
+    made = workload(plan, SCALE)
+    assert [made.ask(n, name).output_tokens for n, name in enumerate(["people", "batch"])] == [50, 400]
+    assert backlog(found) == ["batch"] * 3
+    with pytest.raises(BadCaller, match="share"):
+        callers.check([batch])
+
+
+def test_backlogs_of_several_come_turn_by_turn() -> None:
+    assert backlog([Caller("a", backlog=4), Caller("b", backlog=2)]) == ["a", "b", "a", "a", "b", "a"]

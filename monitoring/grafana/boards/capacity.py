@@ -264,13 +264,14 @@ WHYS = {
     "room": GREEN,
     "itl": YELLOW,
     "ttft": ORANGE,
+    "latency": ORANGE,
     "engine_line": PURPLE,
     "preemptions": RED,
 }
 WHAT_MOVED_THE_SLOTS = states(
     "What moved the slots",
-    "With MAX_ACTIVE=auto. room: there was some. itl, ttft, preemptions, engine_line: the engine showed that it had "
-    "too much. Red for long: its KV cache is small for such prompts and answers.",
+    "With MAX_ACTIVE=auto. room: there was some. itl, ttft, latency, preemptions, engine_line: the engine showed "
+    "that it had too much. Red for long: its KV cache is small for such prompts and answers.",
     [
         Query(
             " or ".join(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headgate.errors import Reason
     from headgate.gate.entries import Claim, Holder, Statistics, Ticket, Waiter
     from headgate.gate.ledger import Ledger
+    from headgate.gate.slots import Ended
 
 # uvloop rounds a timer to the millisecond, so it could come before the deadline, find nothing due and spin.
 _LATE_S = 0.001
@@ -217,6 +218,10 @@ class Gate:
     def held_on(self, engine: str) -> int:
         """Slots that are held on one engine."""
         return self._ledger.held_on(engine)
+
+    def ended_on(self, engine: str) -> Ended:
+        """How long those held slots on one engine who have ended."""
+        return self._ledger.ended_on(engine)
 
     def held(self, most: int) -> list[Holder]:
         """Who holds slots, the oldest first; where there are more than ``most``, the newest of them."""

@@ -34,7 +34,7 @@ from headgate.gate.entries import NOBODY, Claim, Holder, Statistics, Ticket, Wai
 from headgate.gate.forecast import HOPE, Forecast, View
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
-from headgate.gate.slots import Bin, Slots, emptiest
+from headgate.gate.slots import Bin, Ended, Slots, emptiest
 from headgate.gate.timely import Timely
 
 if TYPE_CHECKING:
@@ -102,6 +102,10 @@ class Ledger:
     def held_on(self, engine: str) -> int:
         """Slots that are held on one engine."""
         return self._slots.held(engine)
+
+    def ended_on(self, engine: str) -> Ended:
+        """How long those held slots on one engine who have ended."""
+        return self._slots.ended(engine)
 
     @property
     def waiting(self) -> int:
@@ -227,8 +231,9 @@ class Ledger:
         """
         held_in = ticket.held_in
         if held_in is not None:
-            self._slots.give_back(ticket, held_in)
-            self._forecast.learn(now - ticket.granted_at, ticket.weight)
+            held_s = now - ticket.granted_at
+            self._slots.give_back(ticket, held_in, held_s)
+            self._forecast.learn(held_s, ticket.weight)
             if self._capped is not None:
                 self._capped.end(ticket)
         elif ticket.waiting:

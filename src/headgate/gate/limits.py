@@ -3,9 +3,10 @@
 A controller that looks at an engine once a second and moves its slots so that as many answers as can be meet the
 objectives. It starts at what the engine says that it schedules, since below saturation fewer would only make people
 wait, and comes down when the engine shows that it has too much: tokens come slower than the objective, first
-tokens take too much of theirs after the grant, sequences are preempted, or the engine keeps a line of its own. Down
-at once, in one step of at most a quarter, then it waits until the step can show; up by a few percent, only while slots
-are short and there is something to gain, and slowly near the number at which sequences were preempted last.
+tokens take too much of theirs after the grant, long answers take more than the objective for the whole leaves them,
+sequences are preempted, or the engine keeps a line of its own. Down at once, in one step of at most a quarter, then it
+waits until the step can show; up by a few percent, only while slots are short and there is something to gain, and
+slowly near the number at which sequences were preempted last.
 
 What it goes by, and what not: the time of a whole request (Netflix's concurrency limits, Vegas, Gradient2) says
 little here, since answers differ in length a hundredfold and stream for most of it; the time between tokens does
@@ -17,6 +18,7 @@ Pure: a reading comes in, a number goes out.
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import NamedTuple
 
 AIM = 0.95
@@ -32,6 +34,11 @@ MEMORY = 0.8
 SETTLE_S = 4.0
 """How long a step down may take to show."""
 KV_FULL = 0.97
+LONG = 1.25
+"""Standard deviations over the mean at which an answer is a long one: of evenly spread lengths nearly the longest, of
+exponential ones the ninth in ten."""
+LINE_MOST = 0.5
+"""Of the objective for the whole, that may be set aside for the line."""
 
 
 class Reading(NamedTuple):
@@ -43,6 +50,7 @@ class Reading(NamedTuple):
         wanted: whether somebody waits for one.
         gaps_s, gaps: sum and number of the times between two tokens of a sequence.
         firsts_s, firsts: sum and number of the times from the grant to the first token.
+        holds_s, holds_s2, holds: of those that ended, the times from the grant: sum, sum of squares, number.
         preempted: sequences that the engine put back.
         running, waiting: sequences that it computes, and that wait inside it; None where it doesn't say.
         kv_usage: 0 to 1; None where it doesn't say.
@@ -55,6 +63,9 @@ class Reading(NamedTuple):
     gaps: float = 0.0
     firsts_s: float = 0.0
     firsts: float = 0.0
+    holds_s: float = 0.0
+    holds_s2: float = 0.0
+    holds: float = 0.0
     preempted: float = 0.0
     running: float | None = None
     waiting: float | None = None
@@ -68,21 +79,24 @@ class Limit:
         most: never more than this: what the engine schedules at once.
         itl_s: the objective for the time between tokens; None: there is none.
         ttft_s: for the first token, from arrival.
+        latency_s: for the whole answer, from arrival.
 
     Attributes:
-        why: what moved it last: ``start``, ``itl``, ``ttft``, ``preemptions``, ``engine_line``, ``room``.
+        why: what moved it last: ``start``, ``itl``, ``ttft``, ``latency``, ``preemptions``, ``engine_line``, ``room``.
     """
 
-    def __init__(self, most: int, *, itl_s: float | None, ttft_s: float | None) -> None:
+    def __init__(self, most: int, *, itl_s: float | None, ttft_s: float | None, latency_s: float | None = None) -> None:
         self.most = most
         self.why = "start"
         self._itl_s = itl_s
         self._ttft_s = ttft_s
+        self._latency_s = latency_s
         self._exact = float(most)
         self._settling_s = 0.0
         self._preempted_at: float | None = None
         self._gaps = _Mean()
         self._firsts = _Mean()
+        self._holds = _Mean()
         self._lined_up_s = 0.0
 
     @property
@@ -94,6 +108,7 @@ class Limit:
         """Take a reading into account; the slots from now on."""
         self._gaps.add(reading.gaps_s, reading.gaps, reading.seconds)
         self._firsts.add(reading.firsts_s, reading.firsts, reading.seconds)
+        self._holds.add(reading.holds_s, reading.holds, reading.seconds, reading.holds_s2)
         self._settling_s = max(0.0, self._settling_s - reading.seconds)
         in_line = reading.waiting is not None and reading.waiting > max(1.0, 0.1 * (reading.running or 0.0))
         self._lined_up_s = self._lined_up_s + reading.seconds if in_line else 0.0
@@ -114,18 +129,32 @@ class Limit:
         return self.slots
 
     def _load(self) -> tuple[float, str]:
-        """How much of the tighter objective is used, and which one that is."""
+        """How much of the tightest objective is used, and which one that is."""
         itl = self._gaps.mean_s / (AIM * self._itl_s) if self._itl_s else 0.0
         ttft = self._firsts.mean_s / (FIRST_SHARE * self._ttft_s) if self._ttft_s else 0.0
-        return (itl, "itl") if itl >= ttft else (ttft, "ttft")
+        latency = self._long_s() / (AIM * self._whole_s) if self._latency_s else 0.0
+        return max((itl, "itl"), (ttft, "ttft"), (latency, "latency"), key=lambda each: each[0])
+
+    def _long_s(self) -> float:
+        """How long a long answer takes at the engine."""
+        return self._holds.mean_s + LONG * self._holds.deviation_s
+
+    @property
+    def _whole_s(self) -> float:
+        """What the line leaves of the objective for the whole: the first token may be as late as its own allows."""
+        assert self._latency_s is not None
+        if self._ttft_s is None:
+            return self._latency_s
+        return max(self._latency_s - self._ttft_s + self._firsts.mean_s, LINE_MOST * self._latency_s)
 
     def _down(self, why: str, slots: float) -> None:
         self._exact = max(1.0, slots)
         self.why = why
-        self._settling_s = SETTLE_S
+        self._settling_s = max(SETTLE_S, self._holds.mean_s) if why == "latency" else SETTLE_S
         self._lined_up_s = 0.0
         self._gaps.forget()
         self._firsts.forget()
+        self._holds.forget()
 
     def _up(self, room: float) -> None:
         step = max(0.25, self._exact * min(UP_MOST, 0.15 * room))
@@ -137,23 +166,30 @@ class Limit:
 
 
 class _Mean:
-    """A mean of what was seen lately."""
+    """A mean of what was seen lately, and how far from it things are."""
 
-    __slots__ = ("_count", "_sum_s")
+    __slots__ = ("_count", "_sum_s", "_sum_s2")
 
     def __init__(self) -> None:
-        self._sum_s = self._count = 0.0
+        self._sum_s = self._sum_s2 = self._count = 0.0
 
     @property
     def mean_s(self) -> float:
         return self._sum_s / self._count if self._count else 0.0
 
-    def add(self, sum_s: float, count: float, seconds: float) -> None:
+    @property
+    def deviation_s(self) -> float:
+        """The standard deviation."""
+        return sqrt(max(self._sum_s2 / self._count - self.mean_s**2, 0.0)) if self._count else 0.0
+
+    def add(self, sum_s: float, count: float, seconds: float, sum_s2: float = 0.0) -> None:
         kept = MEMORY**seconds
         self._sum_s = self._sum_s * kept + sum_s
+        self._sum_s2 = self._sum_s2 * kept + sum_s2
         self._count = self._count * kept + count
 
     def forget(self) -> None:
         """What was seen before the step says little of what comes after it."""
         self._sum_s *= 0.2
+        self._sum_s2 *= 0.2
         self._count *= 0.2

@@ -7,7 +7,7 @@ alone. It keeps one rule: what is taken fits. When something is taken, and by wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,16 +20,31 @@ class Bin:
     """An engine as the gate sees it: so many slots, so many of them held.
 
     ``active`` may exceed ``slots`` after the engine was made smaller, until what runs has ended.
+    ``ended``, ``ended_s`` and ``ended_s2``: how many were here and have ended, how long they took, and that squared.
     """
 
     engine: str
     slots: int
     active: int = 0
+    ended: int = 0
+    ended_s: float = 0.0
+    ended_s2: float = 0.0
 
     @property
     def free(self) -> int:
         """Slots that a grant may use; negative while more runs than the engine has slots for."""
         return self.slots - self.active
+
+
+class Ended(NamedTuple):
+    """Those that held slots of an engine and have ended: how many, the sum of their times, and that of the squares."""
+
+    number: int
+    held_s: float
+    held_s2: float
+
+
+NONE_ENDED = Ended(0, 0.0, 0.0)
 
 
 def emptiest(bins: Sequence[Bin], weight: int) -> Bin:
@@ -80,6 +95,11 @@ class Slots:
         a_bin = self._bins.get(engine)
         return a_bin.active if a_bin is not None else 0
 
+    def ended(self, engine: str) -> Ended:
+        """Of those that were on one engine, for as long as it has had slots or held some."""
+        a_bin = self._bins.get(engine)
+        return NONE_ENDED if a_bin is None else Ended(a_bin.ended, a_bin.ended_s, a_bin.ended_s2)
+
     @property
     def bins(self) -> Sequence[Bin]:
         """Every engine that has slots, or on which some are held."""
@@ -122,10 +142,13 @@ class Slots:
         where.active += ticket.weight
         self.holders[ticket] = None
 
-    def give_back(self, ticket: Ticket, where: Bin) -> None:
-        """The ticket ends; ``where`` is what it was held in."""
+    def give_back(self, ticket: Ticket, where: Bin, held_s: float) -> None:
+        """The ticket ends after ``held_s``; ``where`` is what it was held in."""
         ticket.held_in = None
         where.active -= ticket.weight
+        where.ended += 1
+        where.ended_s += held_s
+        where.ended_s2 += held_s * held_s
         del self.holders[ticket]
         self._drop_if_done(where)
 

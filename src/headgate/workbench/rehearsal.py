@@ -19,6 +19,7 @@ from headgate.gate import Ledger
 from headgate.gate.entries import NOBODY, Claim, Ticket
 from headgate.gate.limits import Limit, Reading
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
+from headgate.gate.slots import NONE_ENDED
 from headgate.simulator import sequence as engine
 from headgate.simulator.constants import Constants, Limits
 from headgate.simulator.scheduler import Scheduler
@@ -137,6 +138,7 @@ class Rehearsal:
         self._of: dict[Ticket, Job] = {}
         self._stepping = False
         self._seen = _Seen()
+        self._ended_before = NONE_ENDED
         self._tick_at = inf
 
     def run(self, jobs: Sequence[Job]) -> Sequence[Job]:
@@ -216,6 +218,8 @@ class Rehearsal:
         assert self.ledger is not None
         assert self.limit is not None
         seen, self._seen = self._seen, _Seen(preempted=self.scheduler.preemptions)
+        ended, before = self.ledger.ended_on(ENGINE), self._ended_before
+        self._ended_before = ended
         slots = self.limit.read(
             Reading(
                 seconds=LOOK_S,
@@ -225,6 +229,9 @@ class Rehearsal:
                 gaps=seen.gaps,
                 firsts_s=seen.firsts_s,
                 firsts=seen.firsts,
+                holds_s=ended.held_s - before.held_s,
+                holds_s2=ended.held_s2 - before.held_s2,
+                holds=ended.number - before.number,
                 preempted=self.scheduler.preemptions - seen.preempted,
                 running=len(self.scheduler.running),
                 waiting=len(self.scheduler.waiting),

@@ -26,18 +26,28 @@ class BadCaller(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One caller. ``share`` is relative to the others'; ``headers`` are sent besides the key."""
+    """One caller. ``share`` is relative to the others'; ``headers`` are sent besides the key.
+
+    Attributes:
+        input, output: tokens of its prompts and answers; None: the load's.
+        backlog: so many requests more, all due at the start of an open loop.
+    """
 
     name: str = ANONYMOUS
     share: float = 1.0
     key: str | None = field(default=None, repr=False)
     headers: dict[str, str] = field(default_factory=dict)
+    input: int | None = None
+    output: int | None = None
+    backlog: int = 0
 
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise BadCaller("a caller needs a name")
-        if not (isfinite(self.share) and self.share > 0):
-            raise BadCaller(f"caller {self.name!r}: a share is a number above 0")
+        if not (isfinite(self.share) and (self.share > 0 or (self.share == 0 and self.backlog > 0))):
+            raise BadCaller(f"caller {self.name!r}: a share is a number above 0, or 0 with a backlog")
+        if min(self.input or 1, self.output or 1) < 1 or self.backlog < 0:
+            raise BadCaller(f"caller {self.name!r}: input and output are numbers above 0, a backlog is none below")
         for text in (self.key or "", *self.headers, *self.headers.values()):
             if not text.isprintable() or not text.isascii():
                 raise BadCaller(f"caller {self.name!r}: keys and headers are visible ASCII")
@@ -45,7 +55,7 @@ class Caller:
     def plan(self) -> CallerPlan:
         """As it is kept: without the key, and without what headers say that might be one."""
         shown = {name: value if name.lower().startswith("x-headgate-") else "…" for name, value in self.headers.items()}
-        return CallerPlan(self.name, self.share, shown)
+        return CallerPlan(self.name, self.share, shown, self.input, self.output, self.backlog)
 
 
 def parse(text: str, default_key: str | None = None) -> Caller:
@@ -69,6 +79,16 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     share: float = 1.0
     key: str | None = None
     headers: dict[str, str] = {}
+    priority: str | int | None = None
+    input: int | None = None
+    output: int | None = None
+    backlog: int = 0
+
+    def caller(self) -> Caller:
+        headers = self.headers
+        if self.priority is not None:
+            headers = {"x-headgate-priority": str(self.priority), **headers}
+        return Caller(self.name, float(self.share), self.key, headers, self.input, self.output, self.backlog)
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,7 +96,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read(path: Path) -> list[Caller]:
-    """Callers from a TOML file of ``[[caller]]`` tables: name, share, key, headers.
+    """Callers from a TOML file of ``[[caller]]`` tables: name, share, key, headers, priority, input, output, backlog.
 
     Raises:
         BadCaller: it can't be read.
@@ -85,7 +105,7 @@ def read(path: Path) -> list[Caller]:
         rows = msgspec.toml.decode(path.read_bytes(), type=_File).caller
     except (OSError, msgspec.MsgspecError) as error:
         raise BadCaller(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    return [Caller(row.name, float(row.share), row.key, row.headers) for row in rows]
+    return [row.caller() for row in rows]
 
 
 def check(callers: Sequence[Caller]) -> None:
@@ -94,6 +114,8 @@ def check(callers: Sequence[Caller]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise BadCaller(f"caller {name!r} is there twice")
+    if callers and not any(caller.share for caller in callers):
+        raise BadCaller("somebody must have a share above 0")
 
 
 class Drawn:
@@ -107,6 +129,12 @@ class Drawn:
     def next(self) -> Caller:
         """Whose the next request is."""
         return self._dice.choices(self._callers, cum_weights=self._upto)[0]
+
+
+def backlog(callers: Sequence[Caller]) -> list[str]:
+    """Whose the requests are that are due at the start: everybody's turn by turn, as if they had come together."""
+    waiting = [(place / caller.backlog, caller.name) for caller in callers for place in range(caller.backlog)]
+    return [name for _, name in sorted(waiting, key=lambda pair: pair[0])]
 
 
 def divided(callers: Sequence[Caller], users: int) -> list[Caller]:

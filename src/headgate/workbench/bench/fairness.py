@@ -28,10 +28,14 @@ class CallerFigures(msgspec.Struct, frozen=True, kw_only=True):
     goodput_per_s: float
     latency: Spread | None
     ttft: Spread | None
+    queue: Spread | None
+    """In line, of those answered, by what the gateway says."""
+    starved: int
+    """Those who had no answer begun after ``starved_s``, nor were told that they get none."""
 
 
 def by_caller(
-    plans: Sequence[CallerPlan], ended: Sequence[Record], good: Collection[int], over_s: float
+    plans: Sequence[CallerPlan], ended: Sequence[Record], good: Collection[int], over_s: float, starved_s: float
 ) -> list[CallerFigures]:
     """The figures of each, in the plan's order, then of those only a trace knows; ``good`` has the ids of the good."""
     names = [plan.name for plan in plans]
@@ -40,7 +44,7 @@ def by_caller(
     for record in ended:
         records.setdefault(record.caller, []).append(record)
     return [
-        _figures(name, shares.get(name, 1.0), mine, good, over_s)
+        _figures(name, shares.get(name, 1.0), mine, good, over_s, starved_s)
         for name, mine in records.items()
         if mine or name in shares
     ]
@@ -56,7 +60,18 @@ def jain_answered(callers: Sequence[CallerFigures]) -> float | None:
     return jain([caller.answered / caller.requests for caller in callers if caller.requests])
 
 
-def _figures(name: str, share: float, records: Sequence[Record], good: Collection[int], over_s: float) -> CallerFigures:
+def waited_s(record: Record) -> float:
+    """Until the answer began, as far as can be seen, or until whatever came instead."""
+    if record.ttft_s is not None:
+        return record.ttft_s
+    if record.outcome is Outcome.OK and record.queue_ms is not None:
+        return record.queue_ms / 1000
+    return record.latency_s
+
+
+def _figures(
+    name: str, share: float, records: Sequence[Record], good: Collection[int], over_s: float, starved_s: float
+) -> CallerFigures:
     answered = [record for record in records if record.outcome is Outcome.OK]
     refused = sum(record.outcome is Outcome.REFUSED for record in records)
     tokens = sum(record.tokens for record in records)
@@ -72,4 +87,6 @@ def _figures(name: str, share: float, records: Sequence[Record], good: Collectio
         goodput_per_s=sum(id(record) in good for record in answered) / over_s,
         latency=spread(record.latency_s for record in answered),
         ttft=spread(record.ttft_s for record in answered if record.ttft_s is not None),
+        queue=spread(record.queue_ms / 1000 for record in answered if record.queue_ms is not None),
+        starved=sum(waited_s(record) > starved_s for record in records),
     )

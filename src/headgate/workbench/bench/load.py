@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic
 
 from headgate.relay.upstream import Exchange, Unreachable, Upstream
 from headgate.workbench.bench import arrivals
 from headgate.workbench.bench.answer import Answer, Seen
-from headgate.workbench.bench.callers import Caller, Drawn, divided
+from headgate.workbench.bench.callers import Caller, Drawn, backlog, divided
 from headgate.workbench.bench.raw import End, Outcome, Plan, Record, Try
 from headgate.workbench.bench.target import Aim
 from headgate.workbench.bench.trace import Entry
@@ -196,7 +196,8 @@ class Load:
         shape = arrivals.shape(plan.rate, plan.duration_s)
         dice = random.Random(f"{plan.seed}/arrivals")
         distances = arrivals.poisson(dice) if plan.arrivals == "poisson" else arrivals.even()
-        return islice(((at_s, "") for at_s in arrivals.times(shape, distances)), plan.requests)
+        at_once = ((0.0, name) for name in backlog(self._order))
+        return islice(chain(at_once, ((at_s, "") for at_s in arrivals.times(shape, distances))), plan.requests)
 
     async def _closed(self) -> None:
         assert self.plan.users is not None

@@ -81,9 +81,25 @@ LOAD = (
     ),
     option("--stream/--whole", default=True, help="How answers come. [stream]"),
     option("--duration", "duration_s", type=_SECONDS, metavar="S", help="For how long requests are due. [30]"),
+    option(
+        "--warm-up",
+        "warm_s",
+        default=0.0,
+        type=click.FloatRange(0, 86_400),
+        hidden=True,
+        help="Seconds of the duration that count in no figure. [0]",
+    ),
     option("--requests", default=100_000, type=_MANY, metavar="N", help="At most so many. [100000]"),
     option("--timeout", "timeout_s", default=300.0, type=_SECONDS, hidden=True, help="Of one request. [300]"),
     option("--drain", "drain_s", default=60.0, type=_SECONDS, hidden=True, help="Longest wait for the last. [60]"),
+    option(
+        "--starved-after",
+        "starved_s",
+        default=30.0,
+        type=_SECONDS,
+        hidden=True,
+        help="Seconds of waiting after which one counts as starved. [30]",
+    ),
     option("--max-in-flight", default=4096, type=_MANY, hidden=True, help="At most so many at once. [4096]"),
     option("--obey-retry-after", is_flag=True, help="Who is refused comes back when told to."),
     option("--patience", "patience_s", default=60.0, type=_SECONDS, hidden=True, help="Of one who comes back. [60]"),
@@ -190,8 +206,10 @@ def _plan(given: dict[str, Any], people: Sequence[Any], entries: int, latest_s: 
     names = (
         *("api", "stream", "arrivals", "think_s", "speed", "workload", "input_tokens", "output_tokens"),
         *("turns", "prefix_tokens", "prefixes", "timeout_s", "drain_s", "max_in_flight", "obey_retry_after"),
-        "patience_s",
+        *("patience_s", "warm_s", "starved_s"),
     )
+    if given["warm_s"] >= duration_s:
+        raise click.UsageError(f"--warm-up takes less than the duration, which is {duration_s:g} s")
     return Plan(
         rate=rate,
         users=users,

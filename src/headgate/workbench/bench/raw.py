@@ -43,6 +43,9 @@ class CallerPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     share: float = 1.0
     headers: dict[str, str] = {}
+    input: int | None = None
+    output: int | None = None
+    backlog: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     trace: str | None = None
     speed: float = 1.0
     duration_s: float = 30.0
+    warm_s: float = 0.0
+    """Requests that were due before it are kept, and count in no figure."""
     requests: int = 100_000
     workload: str = "fixed"
     input_tokens: int = 200
@@ -66,6 +71,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: int = 1
     timeout_s: float = 300.0
     drain_s: float = 60.0
+    starved_s: float = 30.0
     max_in_flight: int = 4096
     obey_retry_after: bool = False
     patience_s: float = 60.0
@@ -196,6 +202,12 @@ class Run(msgspec.Struct, frozen=True):
     records: list[Record]
     end: End
     source: str = ""
+
+    @property
+    def counted(self) -> list[Record]:
+        """Those that were due after the warm-up."""
+        warm_s = self.header.plan.warm_s
+        return [record for record in self.records if record.at_s >= warm_s] if warm_s else self.records
 
 
 class BadFile(Exception):

@@ -28,6 +28,10 @@ class Obeyed(msgspec.Struct, frozen=True):
 
     refused_first: int
     answered: int
+    came_again: int
+    """Those who came back at least once; the others' patience was over before."""
+    in_at_first: int
+    """Of those who came back, who were let in at the first return."""
     refused_again: int
     """Refusals of those who had come when they were told to."""
     tries: Spread | None
@@ -88,15 +92,17 @@ def summarize(run: Run, objectives: Sequence[Objective] | None = None) -> Summar
     """Every figure of a run, judged by its own objectives or by others."""
     objectives = run.header.slo if objectives is None else objectives
     plan, end = run.header.plan, run.end
-    ended = [record for record in run.records if record.outcome is not Outcome.UNFINISHED or not end.interrupted]
+    records = run.counted
+    ended = [record for record in records if record.outcome is not Outcome.UNFINISHED or not end.interrupted]
     answered = [record for record in ended if record.outcome is Outcome.OK]
     good = slo.good(objectives)
     well = [record for record in answered if is_good(record, good)]
     counts = Counter(record.outcome for record in ended)
     # One request alone, or all of them at once, were due in no time at all.
-    over_s = max(end.offered_s if plan.users is None and end.offered_s > 0 else end.span_s, 1e-9)
-    tokens = sum(record.tokens for record in run.records)
-    tokens_per_s = tokens / max(end.span_s, 1e-9)
+    over_s = end.offered_s if plan.users is None and end.offered_s > 0 else end.span_s
+    over_s = max(over_s - plan.warm_s, 1e-9)
+    tokens = sum(record.tokens for record in records)
+    tokens_per_s = tokens / max(end.span_s - plan.warm_s, 1e-9)
     times = {
         "latency": spread(record.latency_s for record in answered),
         "ttft": spread(record.ttft_s for record in answered if record.ttft_s is not None),
@@ -109,8 +115,8 @@ def summarize(run: Run, objectives: Sequence[Objective] | None = None) -> Summar
         objectives,
         slo.Seen(times, failed, counts[Outcome.REFUSED], len(ended), goodput, len(answered) / over_s, tokens_per_s),
     )
-    callers = fairness.by_caller(plan.callers, ended, set(map(id, well)), over_s)
-    lateness = [record.late_s for record in run.records] if plan.users is None else []
+    callers = fairness.by_caller(plan.callers, ended, set(map(id, well)), over_s, plan.starved_s)
+    lateness = [record.late_s for record in records] if plan.users is None else []
     client = Client(
         end.cpu_s / max(end.span_s, 1e-9),
         spread(lateness),
@@ -134,7 +140,7 @@ def summarize(run: Run, objectives: Sequence[Objective] | None = None) -> Summar
         goodput=goodput,
         tokens_per_s=tokens_per_s,
         tokens=tokens,
-        prompt_tokens=sum(record.prompt_tokens for record in run.records),
+        prompt_tokens=sum(record.prompt_tokens for record in records),
         estimated=sum(record.estimated for record in answered),
         latency=times["latency"],
         ttft=times["ttft"],
@@ -196,6 +202,8 @@ def _obeyed(records: Sequence[Record]) -> Obeyed:
     return Obeyed(
         refused_first=len(refused),
         answered=len(answered),
+        came_again=sum(bool(record.tries) for record in refused),
+        in_at_first=sum(len(record.tries) == 1 and record.outcome is not Outcome.REFUSED for record in refused),
         refused_again=sum(len(r.tries) - 1 + (r.outcome is Outcome.REFUSED) for r in refused if r.tries),
         tries=spread(float(len(record.tries) + 1) for record in answered),
         latency=spread(record.latency_s for record in answered),

@@ -120,6 +120,8 @@ def obeyed(summary: Summary) -> str:
             f", after {seen.tries.mean:.1f} tries (at most {seen.tries.max:.0f}) and {span(seen.latency.p50)} in the "
         )
         said += f"median ({span(seen.latency.p95)} at p95)"
+    if seen.came_again:
+        said += f"; {seen.in_at_first / seen.came_again:.0%} of those who came back were let in at their first return"
     return f"{said}; {seen.refused_again:,} times one who came when told was refused again"
 
 
@@ -173,7 +175,19 @@ def _times(summary: Summary) -> Table:
 def _callers(callers: list[CallerFigures]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("", width=_LABEL)
-    for name in ("caller", "asked", "answered", "refused", "tokens/s", "good/s", "TTFT p95", "p95", "longest"):
+    for name in (
+        "caller",
+        "asked",
+        "answered",
+        "refused",
+        "tokens/s",
+        "good/s",
+        "TTFT p50",
+        "TTFT p95",
+        "p95",
+        "longest",
+        "starved",
+    ):
         table.add_column(name, justify="left" if name == "caller" else "right", no_wrap=True)
     for caller in callers:
         table.add_row(
@@ -184,9 +198,11 @@ def _callers(callers: list[CallerFigures]) -> Table:
             f"{caller.refused:,}",
             rate(caller.tokens_per_s),
             rate(caller.goodput_per_s),
+            span(caller.ttft.p50 if caller.ttft else None),
             span(caller.ttft.p95 if caller.ttft else None),
             span(caller.latency.p95 if caller.latency else None),
             span(caller.latency.max if caller.latency else None),
+            f"{caller.starved:,}",
         )
     return table
 

@@ -61,9 +61,9 @@ class Independent:
     prefixes: list[str] = field(default_factory=list)
 
     def ask(self, number: int, caller: str) -> Ask:
-        """By its number alone."""
+        """By its number, and its caller's lengths where those are its own."""
         plan = self.plan
-        tokens_in, tokens_out = lengths(plan, number)
+        tokens_in, tokens_out = lengths(plan, number, caller)
         messages: list[Message] = []
         dice = random.Random(f"{plan.salt}/{number}")
         if self.prefixes:
@@ -75,12 +75,15 @@ class Independent:
         """Nothing follows from it."""
 
 
-def lengths(plan: Plan, number: int) -> tuple[int, int]:
+def lengths(plan: Plan, number: int, caller: str = "") -> tuple[int, int]:
     """Tokens in and out of a request."""
+    own = next((one for one in plan.callers if one.name == caller), None)
+    tokens_in = plan.input_tokens if own is None or own.input is None else own.input
+    tokens_out = plan.output_tokens if own is None or own.output is None else own.output
     if plan.workload != "mixed":
-        return plan.input_tokens, plan.output_tokens
+        return tokens_in, tokens_out
     dice = random.Random(f"{plan.seed}/lengths/{number}")
-    return _drawn(dice, plan.input_tokens), _drawn(dice, plan.output_tokens)
+    return _drawn(dice, tokens_in), _drawn(dice, tokens_out)
 
 
 def _drawn(dice: random.Random, mean: int) -> int:

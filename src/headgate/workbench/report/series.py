@@ -34,7 +34,7 @@ class Group:
         return [
             record
             for one in self.runs
-            for record in one.run.records
+            for record in one.run.counted
             if record.outcome is not Outcome.UNFINISHED or not one.run.end.interrupted
         ]
 
@@ -118,7 +118,7 @@ def fates(group: Group) -> list[tuple[str, int]]:
     others: Counter[tuple[int, str]] = Counter()
     for one in group.runs:
         bounds = slo.good(objectives(one))
-        for record in one.run.records:
+        for record in one.run.counted:
             if record.outcome is Outcome.OK:
                 if is_good(record, bounds):
                     good += 1

@@ -92,18 +92,25 @@ def callers(of: Sequence[Judged]) -> Table | None:
             f"{caller.refused:,}",
             rate(caller.tokens_per_s),
             rate(caller.goodput_per_s),
+            span(caller.ttft.p50 if caller.ttft else None),
             span(caller.ttft.p95 if caller.ttft else None),
+            span(caller.queue.p50 if caller.queue else None),
+            span(caller.queue.p95 if caller.queue else None),
+            span(caller.queue.max if caller.queue else None),
             span(caller.latency.p95 if caller.latency else None),
             span(caller.latency.max if caller.latency else None),
+            f"{caller.starved:,}",
             _index(one.summary.jain_tokens),
             _index(one.summary.jain_answered),
         ]
         for one in several
         for caller in one.summary.callers
     ]
-    header = ["target", "load", "caller", "share", "asked", "answered", "refused", "tokens/s", "goodput/s", "TTFT p95"]
-    header += ["p95", "longest", "Jain, tokens", "Jain, answered"]
-    says = "Jain's index is 1 where all got the same, and 1/n where one of n got it all."
+    header = ["target", "load", "caller", "share", "asked", "answered", "refused", "tokens/s", "goodput/s", "TTFT p50"]
+    header += ["TTFT p95", "in line p50", "in line p95", "in line longest", "p95", "longest", "starved"]
+    header += ["Jain, tokens", "Jain, answered"]
+    says = "Starved: whose answer had not begun after the time that the load calls starving (--starved-after). "
+    says += "Jain's index is 1 where all got the same, and 1/n where one of n got it all."
     return Table("Callers", says, header, rows, _sources(several), texts=3)
 
 

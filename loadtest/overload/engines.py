@@ -1,0 +1,96 @@
+"""The engine behind: a simulated one with a GPU's constants, or a real vLLM on the CPU with a tiny model."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.overhead.bench import last_words
+from loadtest.overhead.processes import Process
+
+REPO = Path(__file__).resolve().parents[2]
+SIMULATED = (
+    "--base-s 0.02 --per-sequence-s 0.0008 --per-prefill-token-s 0.0001 --max-num-seqs 256 --num-gpu-blocks 8192"
+)
+"""``slow`` of the rehearsal: tokens come 100 ms apart at about 90 sequences."""
+VLLM = "--dtype float32 --max-model-len 1024 --max-num-seqs 256 --enforce-eager --no-enable-log-requests"
+VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+VLLM_WITHIN_S = 240.0
+IDLE_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A running one."""
+
+    process: Process
+    port: int
+    model: str
+
+    def wait_idle(self) -> None:
+        """Until it has nothing left of the run before. Raises TimeoutError."""
+        until = time.monotonic() + IDLE_WITHIN_S
+        while self._at_work():
+            if time.monotonic() > until:
+                raise TimeoutError(f"the engine was not idle after {IDLE_WITHIN_S:g} s")
+            time.sleep(0.5)
+
+    def _at_work(self) -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as page:
+            lines = page.read().decode().splitlines()
+        held = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+        return any(line.startswith(held) and float(line.rpartition(" ")[2]) > 0 for line in lines)
+
+
+class NotStarted(Exception):
+    """One line: what did not start, and its last words."""
+
+
+def until_ready(url: str, process: Process, log: Path, within_s: float = 45.0) -> None:
+    """Until it answers 200. Raises NotStarted."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if process.exit_status is not None:
+            raise NotStarted(f"it ended with status {process.exit_status}: {last_words(log)}")
+        try:
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                if reply.status == 200:
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise NotStarted(f"it was not ready within {within_s:g} s: {last_words(log)}")
+
+
+def start(kind: str, args: str, port: int, folder: Path, vllm: Path) -> Engine:
+    """Start one and wait until it is ready.
+
+    Args:
+        kind: ``simulated`` or ``vllm``.
+        args: instead of its usual arguments, where there are any.
+    """
+    log = folder / f"engine-{port}.log"
+    if kind == "simulated":
+        argv = [sys.executable, "-m", "headgate.simulator", "--port", str(port), *shlex.split(args or SIMULATED)]
+        process = Process(argv, log=log, cwd=folder)
+        within_s = 30.0
+    else:
+        model = folder / "tiny"
+        maker = [str(vllm.parent / "python"), str(REPO / "tests/vllm/make_model.py"), str(model)]
+        subprocess.run(maker, check=True, capture_output=True)
+        argv = [str(vllm), "serve", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1"]
+        argv += ["--port", str(port), *shlex.split(args or VLLM)]
+        process = Process(argv, log=log, cwd=folder, env={**os.environ, **VLLM_ENV})
+        within_s = VLLM_WITHIN_S
+    try:
+        until_ready(f"http://127.0.0.1:{port}/health", process, log, within_s)
+    except BaseException:
+        process.stop()
+        raise
+    return Engine(process, port, "headgate-simulated" if kind == "simulated" else "tiny")

@@ -1,0 +1,63 @@
+"""Overload on sockets: who is started how, and one run from the command to its table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headgate.workbench.bench import raw
+from headgate.workbench.bench.slo import Good
+from loadtest.overload import table
+from loadtest.overload.places import BadPlace, Site, launch
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    router = tmp_path / "peers/bin/sglang-router"
+    router.parent.mkdir(parents=True)
+    router.touch()
+    return Site(8000, 8001, 8002, tmp_path, tmp_path / "peers", Good(ttft_s=1.0, latency_s=4.0))
+
+
+def test_headgate_is_told_the_objectives_and_nothing_of_this_shell(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_ACTIVE", "3")
+    monkeypatch.setenv("HEADGATE_QUEUE_MAX", "3")
+    env = launch("auto", site).env
+    assert {name: value for name, value in env.items() if name.startswith("HEADGATE_")} == {
+        "HEADGATE_ENGINE": "remote",
+        "HEADGATE_ENGINE_URLS": "http://127.0.0.1:8000",
+        "HEADGATE_PORT": "8001",
+        "HEADGATE_SLO_TTFT_S": "1",
+        "HEADGATE_SLO_LATENCY_S": "4",
+    }
+    assert "MAX_ACTIVE" not in env
+    assert launch("slots=96", site).env["HEADGATE_MAX_ACTIVE"] == "96"
+
+
+def test_peers_are_capped_as_the_word_says(site: Site) -> None:
+    assert "--max-concurrent-requests=96" in launch("sglang-router=96x1", site).argv
+    assert not any(flag.startswith("--max-concurrent") for flag in launch("sglang-router", site).argv)
+    assert launch("direct", site).argv == ()
+
+
+@pytest.mark.parametrize("word", ["directly", "slots=many", "auto=4", "haproxy=64", "sglang-router=64"])
+def test_a_word_that_says_nothing_is_refused_by_name(site: Site, word: str) -> None:
+    with pytest.raises(BadPlace, match=word.split("=")[0]):
+        launch(word, site)
+
+
+def test_a_run_on_sockets_keeps_raw_files_and_makes_its_table_from_them(tmp_path: Path) -> None:
+    flags = ["--targets", "direct,auto", "--rates", "20", "--seconds", "1", "--warm-up", "1", "--outputs", "4,8"]
+    flags += ["--engine-args", "--base-s 0.002", "--side-by-side", "--obey", "--out", str(tmp_path)]
+    argv = [sys.executable, "-m", "loadtest.overload", "--on", "sockets", *flags]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    runs = [raw.read(path) for path in sorted(tmp_path.glob("*.jsonl.gz"))]
+    assert [run.header.place.target for run in runs if run.header.place] == ["auto", "direct"]
+    assert [record.at_s for record in runs[0].records] == [record.at_s for record in runs[1].records]
+    assert {record.asked_tokens for record in runs[0].records} == {4, 8}
+    assert len(runs[0].counted) < len(runs[0].records), "the warm-up is kept and isn't counted"
+    assert table.markdown(runs) in done.stdout
