@@ -6,6 +6,8 @@ line; what it used of the processor and how late it was is in the raw file that 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import sys
 from pathlib import Path
@@ -44,8 +46,15 @@ def entries(task: Task) -> list[Entry]:
     ]
 
 
+def go_first() -> None:
+    """Before engine and gateway where they want the same core: this client's lateness would be in every figure."""
+    with contextlib.suppress(OSError):  # only root may
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
+
+
 def main() -> None:
     """Measure, and write the raw file."""
+    go_first()
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
     job = Job(
         plan=task.plan,

@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 
 from headgate.gate import Claim, Ledger, make_order
 from headgate.gate.limits import Limit
@@ -96,7 +95,7 @@ def run(
         slots: a fixed number of them; None: found while running.
     """
     constants, limits = ENGINES[engine]
-    claim = Claim(key="k", tokens=400.0, within_s=inf if objective.ttft_s is None else objective.ttft_s)
+    claim = Claim(key="k", tokens=400.0)
     jobs = poisson(rate, seconds, WORK[work], seed=seed, claim=claim)
     if gate is None:
         rehearsal = Rehearsal(constants, limits)
@@ -106,7 +105,7 @@ def run(
             limit = Limit(
                 limits.max_num_seqs, itl_s=objective.itl_s, ttft_s=objective.ttft_s, latency_s=objective.latency_s
             )
-        rehearsal = Rehearsal(constants, limits, Ledger(order=make_order(gate)), limit, slots)
+        rehearsal = Rehearsal(constants, limits, Ledger(order=make_order(gate)), limit, slots, objective)
     rehearsal.run(jobs)
     looked_at = [job for job in jobs if job.at_s >= warm_s]
     return Outcome(

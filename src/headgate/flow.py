@@ -27,6 +27,7 @@ from headgate.call import Asker, Call, Life, Limits, Route, priority
 from headgate.errors import Reason, Refusal
 from headgate.gate import Claim, Estimate, Gate, Lease, Shedder
 from headgate.gate.rates import Charge
+from headgate.gate.timely import first_within_s
 from headgate.quotas import Quotas
 from headgate.quotas import refusal as refusal_of
 from headgate.relay.expiry import Expiry
@@ -339,11 +340,8 @@ class Flow:
     def _claim(self, call: Call) -> Claim:
         """What its place in the line depends on."""
         slo = self._limits.slo
-        within_s = math.inf
-        if call.plan.streamed and slo.ttft_s is not None:
-            within_s = slo.ttft_s
-        if slo.latency_s is not None:
-            within_s = min(within_s, max(slo.latency_s - self._gate.hold_s(), 0.0))
+        ttft_s = slo.ttft_s if call.plan.streamed else None
+        within_s = first_within_s(ttft_s, slo.latency_s, self._gate.long_hold_s())
         return Claim(
             key=call.key,
             user=call.user,

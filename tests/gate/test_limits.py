@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.gate.estimate import Estimate
 from headgate.gate.limits import DOWN_MOST, SETTLE_S, UP_MOST, Limit, Reading
+from headgate.gate.timely import first_within_s
 
 CALM = Reading(1.0, active=100, wanted=True, gaps_s=5.0, gaps=100, firsts_s=1.0, firsts=10, running=100, waiting=0)
 """100 slots held, tokens each 50 ms, first tokens after 0.1 s."""
@@ -39,13 +42,22 @@ def test_late_first_tokens_take_slots_away() -> None:
 
 
 def test_long_answers_take_slots_away_where_the_whole_has_an_objective() -> None:
-    """Half take 2 s and half 4 s: 4.3 s for a long one, and the line leaves 3.1 of 4 s."""
+    """Half take 2 s and half 4 s: 4.3 s for a long one, and the line leaves 3.5 of 4 s."""
     limit = Limit(100, itl_s=0.1, ttft_s=1.0, latency_s=4.0)
     calm = CALM._replace(holds_s=15.0, holds_s2=25.0, holds=10)
     assert limit.read(calm._replace(holds_s=30.0, holds_s2=100.0)) < 100
     assert limit.why == "latency"
     assert a_limit().read(calm._replace(holds_s=30.0, holds_s2=100.0)) == 100, "without one it says nothing"
     assert Limit(100, itl_s=0.1, ttft_s=1.0, latency_s=4.0).read(calm) == 100
+
+
+def test_the_line_gets_what_long_answers_leave_of_the_whole_and_an_eighth_of_it_always() -> None:
+    assert first_within_s(1.0, None, 50.0) == 1.0
+    assert first_within_s(1.0, 4.0, 2.0) == 1.0
+    assert first_within_s(1.0, 4.0, 3.25) == 0.75
+    assert first_within_s(1.0, 4.0, 9.0) == 0.5
+    assert first_within_s(None, 4.0, 1.0) == 3.0, "a whole reply"
+    assert first_within_s(None, None, 1.0) == inf
 
 
 def test_preemptions_take_slots_away_and_their_number_is_remembered() -> None:

@@ -30,6 +30,7 @@ APART = 1.3  # returns are booked further apart than slots come free: one that i
 HOPE = 0.75  # of what a forecast says, where it may cost somebody the place
 _MEMORY = 64  # slots' worth of completions that the mean remembers
 _PLAYED = 4000  # slots that the line may need for its grants to be played through, which costs a µs each
+LONG = 1.5  # mean deviations over the mean
 _RANDOM = 0.736  # mean deviation over mean where an end may come at any time (exponential): 2/e
 
 
@@ -86,6 +87,11 @@ class Forecast:
     def hold_s(self) -> float:
         """The mean; 0 before anything was measured."""
         return self._hold_s
+
+    @property
+    def long_s(self) -> float:
+        """How long a long one holds: mean and a deviation and a half. Of evenly spread times nearly the longest."""
+        return self._hold_s + LONG * self._off_s
 
     @property
     def is_sure(self) -> bool:

@@ -227,9 +227,9 @@ class Gate:
         """Who holds slots, the oldest first; where there are more than ``most``, the newest of them."""
         return self._ledger.held(self._clock(), most)
 
-    def hold_s(self) -> float:
-        """How long slots are held, in the mean; 0 before anything is known."""
-        return self._ledger.hold_s
+    def long_hold_s(self) -> float:
+        """How long a long one holds its slots; 0 before anything is known."""
+        return self._ledger.long_hold_s
 
     def outlook(self, most: int) -> tuple[list[Waiter], float | None]:
         """The first ``most`` of those who wait, in the order in which they will be served, and seconds that a

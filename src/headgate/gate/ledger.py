@@ -118,9 +118,9 @@ class Ledger:
         return self._waiting_weight > 0
 
     @property
-    def hold_s(self) -> float:
-        """How long slots are held, in the mean; 0 before anything is known."""
-        return self._forecast.hold_s
+    def long_hold_s(self) -> float:
+        """How long a long one holds them; 0 before anything is known."""
+        return self._forecast.long_s
 
     @property
     def idle(self) -> bool:

@@ -21,6 +21,8 @@ from __future__ import annotations
 from math import sqrt
 from typing import NamedTuple
 
+from headgate.gate.timely import LINE_LEAST
+
 AIM = 0.95
 """Of the objective: some streams are slower than the mean."""
 FIRST_SHARE = 0.5
@@ -37,8 +39,6 @@ KV_FULL = 0.97
 LONG = 1.25
 """Standard deviations over the mean at which an answer is a long one: of evenly spread lengths nearly the longest, of
 exponential ones the ninth in ten."""
-LINE_MOST = 0.5
-"""Of the objective for the whole, that may be set aside for the line."""
 
 
 class Reading(NamedTuple):
@@ -132,20 +132,12 @@ class Limit:
         """How much of the tightest objective is used, and which one that is."""
         itl = self._gaps.mean_s / (AIM * self._itl_s) if self._itl_s else 0.0
         ttft = self._firsts.mean_s / (FIRST_SHARE * self._ttft_s) if self._ttft_s else 0.0
-        latency = self._long_s() / (AIM * self._whole_s) if self._latency_s else 0.0
+        latency = self._long_s() / (AIM * (1 - LINE_LEAST) * self._latency_s) if self._latency_s else 0.0
         return max((itl, "itl"), (ttft, "ttft"), (latency, "latency"), key=lambda each: each[0])
 
     def _long_s(self) -> float:
         """How long a long answer takes at the engine."""
         return self._holds.mean_s + LONG * self._holds.deviation_s
-
-    @property
-    def _whole_s(self) -> float:
-        """What the line leaves of the objective for the whole: the first token may be as late as its own allows."""
-        assert self._latency_s is not None
-        if self._ttft_s is None:
-            return self._latency_s
-        return max(self._latency_s - self._ttft_s + self._firsts.mean_s, LINE_MOST * self._latency_s)
 
     def _down(self, why: str, slots: float) -> None:
         self._exact = max(1.0, slots)

@@ -26,6 +26,23 @@ if TYPE_CHECKING:
 _SLACK = 32
 _LEAD_MOST = 0.8
 """Of what a claim allows: an engine that takes longer than that is late with everybody, and parking helps nobody."""
+LINE_LEAST = 1 / 8
+"""Of the objective for the whole answer, what is the line's however long answers take: with no line at all slots stand
+empty between two arrivals. The rest is the engine's."""
+
+
+def first_within_s(ttft_s: float | None, latency_s: float | None, long_s: float) -> float:
+    """How soon after its arrival a request must have begun for its answer to be good; inf: whenever.
+
+    Args:
+        ttft_s: the objective for its first token, None where it has none.
+        latency_s: the objective for the whole answer.
+        long_s: how long a long answer takes from its grant.
+    """
+    within_s = inf if ttft_s is None else ttft_s
+    if latency_s is not None:
+        within_s = min(within_s, max(latency_s - long_s, LINE_LEAST * latency_s))
+    return within_s
 
 
 class Timely:

@@ -20,6 +20,7 @@ from headgate.gate.entries import NOBODY, Claim, Ticket
 from headgate.gate.limits import Limit, Reading
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
 from headgate.gate.slots import NONE_ENDED
+from headgate.gate.timely import first_within_s
 from headgate.simulator import sequence as engine
 from headgate.simulator.constants import Constants, Limits
 from headgate.simulator.scheduler import Scheduler
@@ -117,6 +118,7 @@ class Rehearsal:
         ledger: None: everything goes to the engine at once.
         limit: moves the ledger's slots; where there is none they stay at ``slots``.
         slots: at the beginning; the engine's own number where None.
+        objective: says how soon each must begin; where there is none, its claim does.
 
     Attributes:
         history: the slots after each of the limit's looks.
@@ -127,6 +129,7 @@ class Rehearsal:
     ledger: Ledger | None = None
     limit: Limit | None = None
     slots: int | None = None
+    objective: Objective | None = None
     history: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -169,7 +172,7 @@ class Rehearsal:
             self._start(now, job)
             return
         self._verdicts(now, self.ledger.tick(now))
-        decision: Decision = self.ledger.offer(now, claim=job.claim)
+        decision: Decision = self.ledger.offer(now, claim=self._claim(job))
         self._tickets[job] = decision.ticket
         self._of[decision.ticket] = job
         if isinstance(decision, Waiting):
@@ -181,6 +184,13 @@ class Rehearsal:
             self._verdicts(now, [decision])
         self._verdicts(now, self.ledger.tick(now))
         self._arm(now)
+
+    def _claim(self, job: Job) -> Claim:
+        """Its own, and how soon it must begin, as the gateway says it at its arrival."""
+        asked = self.objective
+        if asked is None or self.ledger is None:
+            return job.claim
+        return job.claim._replace(within_s=first_within_s(asked.ttft_s, asked.latency_s, self.ledger.long_hold_s))
 
     def _give_up(self, now: float, job: Job) -> None:
         ticket = self._tickets.get(job)
