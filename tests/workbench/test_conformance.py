@@ -135,6 +135,9 @@ def test_promises_are_read_from_headgates_status_and_a_person_may_say_otherwise(
     assert (found.max_active, found.queue_max, found.queue_timeout_s) == (3, 64, 30.0)
     assert (found.request_timeout_s, found.hang_s, found.stall_s) == (300.0, 300.0, 30.0)
     assert found.but(Promises(max_active=2)).max_active == 2
+    assert found.first_come, "this status names no order"
+    fair = of_status({"queue": {"mode": "queue", "max": 64, "order": "fair"}})
+    assert fair.but(Promises(max_active=2)).first_come is None, "somebody else may be served first"
     assert of_status({"queue": {"mode": "reject", "max": 64}}).queue_max == 0, "nobody waits"
 
 

@@ -47,6 +47,7 @@ _GOT: dict[str, Route] = {
     "/load": operation.load,
     "/v1/models": operation.models,
     "/simulator/state": operation.state,
+    "/simulator/recent": operation.recent,
 }
 _DEVELOPMENT: dict[str, Route] = {
     "/sleep": operation.sleep,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from headgate.simulator.wire import Exchange
 
 VERSION = "0.32.0+simulated"
+_BEGINNING = 1024
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Service:
     Args:
         models: served names; the first one labels the metrics.
         connections: those with a request that is being answered by the engine now.
+        recent: how the bodies of the last requests began, in the order in which they came.
     """
 
     engine: Engine
@@ -48,6 +51,7 @@ class Service:
     created: int = field(default_factory=lambda: int(time.time()))
     connections: set[Connection] = field(default_factory=set)
     max_open_seen: int = 0
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=256))
 
     @property
     def open(self) -> int:
@@ -150,6 +154,7 @@ class Generation:
         except Draining:
             message = "cannot schedule new futures after shutdown"
             raise Problem(500, message, "InternalServerError") from None
+        service.recent.append(self._exchange.received[:_BEGINNING].decode(errors="replace"))
         self._lost = lambda: service.engine.leave(answer)
         self._exchange.connection.when_lost[self._lost] = None
         service.opened(self._exchange.connection)

@@ -117,6 +117,11 @@ async def state(exchange: Exchange, service: Service) -> None:
     await exchange.json(service.state())
 
 
+async def recent(exchange: Exchange, service: Service) -> None:
+    """``GET /simulator/recent``: how the bodies of the last requests began, in the order in which they came."""
+    await exchange.json(list(service.recent))
+
+
 async def forget_most(exchange: Exchange, service: Service) -> None:
     """``DELETE /simulator/state``: ``max_running_seen``, ``max_inflight_seen`` and ``max_open_seen`` begin anew."""
     service.forget_most()

@@ -53,9 +53,9 @@ CLAIMS: tuple[Claim, ...] = (
         "cap-storm",
         "Nor do clients that leave at once, in every way; those who stay are served",
         gate.storm,
-        engine=True,
+        script=True,
     ),
-    Claim("order", "Who comes first is served first", gate.order, promises=_LINE),
+    Claim("order", "Who comes first is served first", gate.order, promises=(*_LINE, "first_come")),
     Claim(
         "longest-wait",
         "Nobody waits longer than is promised",
@@ -65,8 +65,10 @@ CLAIMS: tuple[Claim, ...] = (
         patient=True,
     ),
     Claim("refusal-status", "Who gets no slot is told 429 or 503", gate.refusal_status, **_REFUSED),
-    Claim("refusal-shape", "in OpenAI's shape", gate.refusal_shape, **_REFUSED),
-    Claim("refusal-retry-after", "with Retry-After", gate.refusal_retry_after, **_REFUSED),
+    Claim("refusal-shape", "A refusal is an error in OpenAI's shape", gate.refusal_shape, **_REFUSED),
+    Claim(
+        "refusal-retry-after", "A refusal says when to come back: `Retry-After`", gate.refusal_retry_after, **_REFUSED
+    ),
     Claim(
         "retry-honest",
         "Coming back then works, for 9 of 10 after a burst",

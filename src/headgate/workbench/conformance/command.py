@@ -75,7 +75,7 @@ def conformance(url: str | None, as_json: bool, listing: bool, **given: Any) -> 
         raise click.UsageError("give --engine-port or --engine-metrics, not both")
     if url is not None and not url.startswith("http://"):
         raise click.UsageError("URL begins with http://: clients that leave in every way speak no TLS")
-    promises = Promises(**{name: given[name] for name in Promises.__struct_fields__})
+    promises = Promises(**{name: given[name] for name in Promises.__struct_fields__ if name in given})
     how = PEERS[start] if start else partial(by_command, command) if command else None
     trial = run.Trial(
         claims=chosen,

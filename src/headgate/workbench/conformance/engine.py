@@ -125,6 +125,11 @@ class Scripted:
         found: dict[str, Any] = (await self._ask("GET", "/simulator/state")).json()
         return found
 
+    async def recent(self) -> list[str]:
+        """How the bodies of the last requests began, in the order in which they came."""
+        found: list[str] = (await self._ask("GET", "/simulator/recent")).json()
+        return found
+
     async def open(self) -> int:
         return int((await self.state())["open"])
 

@@ -78,17 +78,23 @@ class Stand:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to start, and what it then promises. ``ends_by`` is its signal for an orderly end."""
+    """What to start, and what it then promises.
+
+    Args:
+        ends_by: its signal for an orderly end.
+        cwd: where it runs; a folder of its own where that is None.
+    """
 
     version: str
     argv: Sequence[str]
     promises: Promises
     env: Mapping[str, str] = field(default_factory=dict)
     ends_by: str = "SIGTERM"
+    cwd: Path | None = None
 
 
 def headgate(stand: Stand) -> Launch:
-    """As it comes, with its limits set."""
+    """As it comes, with its limits set, and the order that promises first come, first served; ``fair`` has others."""
     from headgate import __version__
 
     p = stand.promises
@@ -100,6 +106,7 @@ def headgate(stand: Stand) -> Launch:
         "queue-timeout-s": p.queue_timeout_s,
         "request-timeout-s": p.request_timeout_s,
         "send-stall-s": p.stall_s,
+        "queue-order": "fifo",
     }
     argv = [sys.executable, "-m", "headgate", "serve", *(f"--{name}={value}" for name, value in flags.items())]
     return Launch(__version__, argv, but_for(p, silence_s=None), {"HEADGATE_CACHE_DIR": str(stand.folder / "cache")})
@@ -210,7 +217,7 @@ PEERS: dict[str, Callable[[Stand], Launch]] = {
 
 def by_command(command: str, stand: Stand) -> Launch:
     """Somebody's own: a command line with ``{port}``, ``{engine_url}`` and the promises' names. Raises ValueError."""
-    given = {name: getattr(stand.promises, name) for name in Promises.__struct_fields__}
+    given = {name: getattr(stand.promises, name) for name in Promises.__struct_fields__ if name != "first_come"}
     try:
         argv = [
             part.format(port=stand.port, engine_url=stand.engine_url, engine_port=stand.engine_port, **given)
@@ -219,7 +226,7 @@ def by_command(command: str, stand: Stand) -> Launch:
     except (KeyError, IndexError) as error:
         raise ValueError(f"--start-command has no value for {error}") from None
     named = {name: value for name, value in given.items() if f"{{{name}}}" in command}
-    return Launch("", argv, Promises(**named))
+    return Launch("", argv, Promises(**named), cwd=Path.cwd())
 
 
 def but_for(promises: Promises, **fields: object) -> Promises:

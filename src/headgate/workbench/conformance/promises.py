@@ -20,6 +20,7 @@ class Promises(msgspec.Struct, frozen=True, kw_only=True):
         request_timeout_s: longest a whole request may take.
         silence_s: longest an engine may say nothing in mid-answer, for gateways that count that instead.
         stall_s: a reader that takes nothing for so long is dropped.
+        first_come: who comes first is served first; None where somebody else may be.
     """
 
     max_active: int | None = None
@@ -28,6 +29,7 @@ class Promises(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_s: float | None = None
     silence_s: float | None = None
     stall_s: float | None = None
+    first_come: bool | None = True
 
     @property
     def hang_s(self) -> float | None:
@@ -42,9 +44,8 @@ class Promises(msgspec.Struct, frozen=True, kw_only=True):
 
     def but(self, other: Promises) -> Promises:
         """These, and the other's where it has some."""
-        return msgspec.structs.replace(
-            self, **{k: v for k, v in msgspec.structs.asdict(other).items() if v is not None}
-        )
+        given = {name: value for name, value in msgspec.structs.asdict(other).items() if value is not None}
+        return msgspec.structs.replace(self, **given | {"first_come": self.first_come and other.first_come})
 
 
 ROOMY = Promises(max_active=4, queue_max=16, queue_timeout_s=10, request_timeout_s=60, silence_s=60, stall_s=30)
@@ -61,6 +62,7 @@ WORDS = {
     "queue_max": "bounded line",
     "line": "line to wait in",
     "queue_timeout_s": "longest wait",
+    "first_come": "first come, first served",
     "request_timeout_s": "limit on a whole request",
     "hang_s": "limit on an engine's silence",
     "stall_s": "limit on a reader that takes nothing",
@@ -78,4 +80,5 @@ def of_status(status: dict[str, Any]) -> Promises:
         queue_timeout_s=queue.get("timeout_s"),
         request_timeout_s=limits.get("request_timeout_s"),
         stall_s=limits.get("send_stall_s"),
+        first_come=True if queue.get("order", "fifo") == "fifo" else None,
     )

@@ -200,14 +200,16 @@ class _Round:
     async def _one(self, claim: Claim, site: Site) -> bool:
         """Try a claim; whether the gateway can be tried further as it is."""
         began = time.monotonic()
-        with self._busy(f"{claim.name}: {claim.says}"):
+        with self._busy(f"{self._done + 1}/{len(self._trial.claims)} {claim.name}: {claim.says}"):
             verdict, said, evidence = await self._judged(claim, site)
         result = Result(
             claim.name, claim.says, verdict, said, evidence, round(time.monotonic() - began, 2), self._round
         )
         self._seen.results.append(result)
         self._done += 1
-        self._console.print(report_.line(result, self._done, len(self._trial.claims)), soft_wrap=True)
+        if verdict is Verdict.FAIL or not (self._console.is_terminal and sys.stdout.isatty()):
+            # A person who will see the table below in this terminal needs but the failures now.
+            self._console.print(report_.line(result, self._done, len(self._trial.claims)), soft_wrap=True)
         stopped = claim.name == "drain" and verdict is not Verdict.NOT_APPLICABLE
         ours = self._trial.how is not None
         if verdict is Verdict.NOT_APPLICABLE:

@@ -36,7 +36,7 @@ class Started:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    cwd=folder,
+                    cwd=launch.cwd or folder,
                     env={**environment(os.environ), **launch.env},
                     start_new_session=True,
                 )

@@ -6,6 +6,7 @@ import asyncio
 import random
 
 from headgate.workbench.conformance.caller import WAYS, Caller, Reply
+from headgate.workbench.conformance.engine import Scripted
 from headgate.workbench.conformance.site import GRACE_S, Site, tally, within
 from headgate.workbench.conformance.verdict import Broken, Held, Inapplicable, held
 
@@ -75,8 +76,9 @@ async def order(site: Site) -> Held:
     count = min(site.line, 12)
     async with site.held() as holders:
         waiting: list[Caller] = []
-        for _ in range(count):
-            waiting.append(await site.call(3))
+        marks = [site.mark("in-line") for _ in range(count)]
+        for mark in marks:
+            waiting.append(await site.call(3, mark))
             await asyncio.sleep(0.02)  # a gateway reads connections in no order that is promised
         early = [caller for caller in waiting if await caller.until(lambda reply: reply.ended, 0.0)]
         if early:
@@ -86,7 +88,11 @@ async def order(site: Site) -> Held:
     answered = [caller for caller in waiting if caller.reply.ended_well]
     if len(answered) < count:
         raise Broken(f"{len(answered)} of {count} were served: {site.tally(waiting)}", served=len(answered))
-    came = sorted(range(count), key=lambda number: waiting[number].first_at)
+    if isinstance(site.engine, Scripted):
+        bodies = await site.engine.recent()
+        came = [number for body in bodies for number, mark in enumerate(marks) if mark in body]
+    else:
+        came = sorted(range(count), key=lambda number: waiting[number].first_at)
     if came != list(range(count)):
         raise Broken(f"served as {', '.join(str(number + 1) for number in came)}", order=came)
     return held(f"{count} served in the order in which they came", order=came)
