@@ -37,7 +37,7 @@ defaults
 {errors}
 frontend clients
     bind 127.0.0.1:{port}
-    http-request deny status 503 if {{ queue(engine) ge {queue_max} }}
+    http-request deny status 503 default-errorfiles if {{ queue(engine) ge {queue_max} }}
     default_backend engine
 backend engine
     server e0 127.0.0.1:{engine_port} maxconn {max_active}

@@ -77,6 +77,7 @@ def run(trial: Trial, *, as_json: bool) -> int:
     console = Console(stderr=True, highlight=False)
     _many_descriptors()
     seen = _Seen()
+    broke_off = False
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, _as_ctrl_c)  # or what was started would outlive this process
     try:
@@ -85,7 +86,9 @@ def run(trial: Trial, *, as_json: bool) -> int:
         seen.interrupted = True
     except (NotStarted, httpx.HTTPError, OSError) as error:
         console.print(f"headgate: {trial.name} could not be tried: {error}", style="bold red", markup=False)
-        return NOT_TRIED
+        if not seen.results:
+            return NOT_TRIED
+        broke_off = True
     engine = "vLLM's gauges" if trial.engine_metrics else "scripted" if trial.how or trial.engine_port else "not seen"
     listed = [claim.name for claim in trial.claims]
     seen.results.sort(key=lambda result: (result.round, listed.index(result.case)))
@@ -96,6 +99,8 @@ def run(trial: Trial, *, as_json: bool) -> int:
         report_.show(Console(highlight=False), found, trial.again)
     if seen.interrupted:
         return INTERRUPTED
+    if broke_off:
+        return NOT_TRIED
     return FAILED if found.count(Verdict.FAIL) else PASSED
 
 
