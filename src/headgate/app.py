@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import logging
 import os
 import resource
@@ -22,7 +23,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
@@ -30,12 +31,13 @@ import httpx
 import uvicorn
 
 from headgate import __version__
-from headgate.api import admin, console, events, operations
+from headgate.api import admin, console, events, operations, problems
 from headgate.api.application import Application
-from headgate.api.auth import Keys
-from headgate.api.connection import Connection, close_idle
+from headgate.api.auth import ANONYMOUS, Keys
+from headgate.api.connection import Connection
 from headgate.api.console import burst
 from headgate.api.generation import Generation
+from headgate.api.guard import Guard, Sweep
 from headgate.call import Limits
 from headgate.charges import Charges
 from headgate.engines import Engines
@@ -59,7 +61,7 @@ from headgate.sizing import Sizing
 from headgate.telemetry import logs
 from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
-from headgate.telemetry.metrics import Metrics
+from headgate.telemetry.metrics import OTHER, Metrics
 from headgate.telemetry.nvml import Driver
 from headgate.telemetry.slo import Objectives
 
@@ -154,6 +156,36 @@ def _quotas(settings: Settings, clock: Callable[[], float]) -> Quotas | None:
     return Quotas(clock, requests_per_min=settings.rate_limit_per_min, shared=shared)
 
 
+FILES_KEPT = 256
+"""Open files that are not for clients: the listener, the log, what Python reads."""
+
+
+def _guard(settings: Settings, refused: Callable[[Refusal], object], *, is_open: bool) -> Guard:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    name = settings.host.lower()
+    return Guard(
+        # A client is a file, and so is its connection to the engine.
+        connections=settings.max_connections or max((files - FILES_KEPT) // 2, 64),
+        head_bytes=settings.max_head_bytes,
+        head_timeout_s=settings.head_timeout_s,
+        keep_alive_s=KEEP_ALIVE_S,
+        body_timeout_s=min(settings.body_timeout_s, settings.request_timeout_s),
+        refused=refused,
+        origins=frozenset(settings.cors_origins),
+        is_open=is_open,
+        is_local=is_loopback(name),
+        names=frozenset((name,)),
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens there can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Gateway:
     """Everything that runs, for one event loop."""
 
@@ -241,7 +273,6 @@ class Gateway:
             charges=charges,
             quotas=self.quotas,
         )
-        self.connections: Collection[object] = ()
         self._viewers = events.Viewers()
         self._looks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -281,13 +312,19 @@ class Gateway:
             burst.router(burst.Bursts(self._flow, self._clock), keys),
             admin.router(keys, self._restart),
         ]
-        self.application = Application(generation, routers, self.metrics, __version__)
+        self.guard = _guard(settings, self._turned_away, is_open=keys.is_open)
+        self.application = Application(generation, routers, self.metrics, __version__, self.guard)
 
     def _charges(self) -> Charges | None:
         gpu, energy = self.settings.gpu_price_per_hour, self.settings.energy_price_per_kwh
         if gpu is None and energy is None:
             return None
         return Charges(self.pool, self.metrics, clock=self._clock, gpu_price_per_hour=gpu, energy_price_per_kwh=energy)
+
+    def _turned_away(self, refusal: Refusal) -> None:
+        """A connection brought what never became a request."""
+        status = str(problems.STATUS[refusal.reason])
+        self.metrics.requests.add((OTHER, OTHER, ANONYMOUS, status, refusal.reason))
 
     # The pool and the gate, joined.
 
@@ -320,7 +357,6 @@ class Gateway:
         if self._sizing is not None:
             self._sizing.tick(self._clock())
         self._flow.tell_places()
-        close_idle(self.connections, self._loop.time(), KEEP_ALIVE_S)
         if self._book is not None:
             self._looks.add(look := self._loop.create_task(self._book.look(), name="keys file"))
             look.add_done_callback(self._looks.discard)
@@ -442,7 +478,7 @@ async def _run(
     config = uvicorn.Config(
         gateway.application,
         interface="asgi3",
-        http=Connection,
+        http=partial(Connection, guard=gateway.guard),  # type: ignore[arg-type]  # it is called, and that is all
         proxy_headers=False,
         ws="none",
         lifespan="off",
@@ -452,7 +488,6 @@ async def _run(
         timeout_graceful_shutdown=5,
     )
     server = _Server(config)
-    gateway.connections = server.server_state.connections
     loop = asyncio.get_running_loop()
     ends: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -460,6 +495,7 @@ async def _run(
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
     host, port = listener.getsockname()[:2]
     announce(gateway, f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    sweep = Sweep(server.server_state.connections, gateway.guard)
     gateway.pool.start()
     gateway.gpus.start()
     if gateway.quotas is not None:
@@ -480,6 +516,7 @@ async def _run(
         gateway.log.flush()
         return EXIT_DRAIN_LIMIT
     again.cancel()
+    sweep.stop()
     server.should_exit = True
     await serving
     return EXIT_CLEAN if draining.result() else EXIT_DRAIN_LIMIT

@@ -150,6 +150,7 @@ def simulate(arguments: tuple[str, ...]) -> None:
 
 def _announce(gateway: Gateway, url: str) -> None:
     """What a person sees at the start, on standard output; the log is on standard error."""
+    from headgate.app import is_loopback
     from headgate.settings import SIMULATED_MODEL, Engine
 
     settings = gateway.settings
@@ -171,7 +172,7 @@ def _announce(gateway: Gateway, url: str) -> None:
     if settings.admin_key is None:
         say(f"  admin    key made for this run: {gateway.admin_key}")
     is_open = settings.api_key is None and settings.api_keys_file is None
-    if is_open and settings.host not in ("127.0.0.1", "::1", "localhost"):
+    if is_open and not is_loopback(settings.host):
         click.echo(
             f"warning: {settings.host} is open to others and no API key is set (HEADGATE_API_KEY)",
             err=True,

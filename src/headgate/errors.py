@@ -22,11 +22,14 @@ class Reason(StrEnum):
     DRAINING = "draining"
     ENGINE_FAILED = "engine_failed"
     REQUEST_TIMEOUT = "request_timeout"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     INVALID_REQUEST = "invalid_request"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     TOO_LARGE = "too_large"
+    HEAD_TOO_LARGE = "head_too_large"
+    REQUEST_INCOMPLETE = "request_incomplete"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
 
 

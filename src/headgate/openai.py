@@ -39,6 +39,7 @@ def id_headers(dialect: Dialect, request_id: str) -> list[tuple[bytes, bytes]]:
 _PARTS = 64
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 
 
 class _StreamOptions(msgspec.Struct):
@@ -53,9 +54,9 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: _Positive | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
+    max_tokens: _Tokens | None = None
+    max_completion_tokens: _Tokens | None = None
+    max_output_tokens: _Tokens | None = None
     prompt: msgspec.Raw = _ABSENT
     input: msgspec.Raw = _ABSENT
     messages: msgspec.Raw = _ABSENT
@@ -244,6 +245,8 @@ _ANTHROPIC_TYPES = {
     Reason.FORBIDDEN: "permission_error",
     Reason.NOT_FOUND: "not_found_error",
     Reason.TOO_LARGE: "request_too_large",
+    Reason.HEAD_TOO_LARGE: "request_too_large",
+    Reason.REQUEST_INCOMPLETE: "invalid_request_error",
     Reason.SLOTS_BUSY: "rate_limit_error",
     Reason.QUEUE_FULL: "rate_limit_error",
     Reason.RATE_LIMITED: "rate_limit_error",
@@ -251,6 +254,7 @@ _ANTHROPIC_TYPES = {
     Reason.QUEUE_TIMEOUT: "overloaded_error",
     Reason.ENGINE_UNAVAILABLE: "overloaded_error",
     Reason.DRAINING: "overloaded_error",
+    Reason.TOO_MANY_CONNECTIONS: "overloaded_error",
 }
 _OPENAI_TYPES = {
     Reason.INVALID_REQUEST: "invalid_request_error",
@@ -258,6 +262,8 @@ _OPENAI_TYPES = {
     Reason.FORBIDDEN: "permission_error",
     Reason.NOT_FOUND: "invalid_request_error",
     Reason.TOO_LARGE: "invalid_request_error",
+    Reason.HEAD_TOO_LARGE: "invalid_request_error",
+    Reason.REQUEST_INCOMPLETE: "invalid_request_error",
     Reason.UNSUPPORTED_MEDIA_TYPE: "invalid_request_error",
     Reason.SLOTS_BUSY: "rate_limit_error",
     Reason.QUEUE_FULL: "rate_limit_error",

@@ -73,6 +73,16 @@ def _urls(value: object) -> object:
     return value
 
 
+def _origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    for origin in origins:
+        if origin != "*" and not re.match(r"[a-z][a-z0-9+.-]*://[^\s/?#@\\*]+\Z", origin):
+            raise ValueError("origins, comma-separated, such as https://chat.example, or *")
+    return origins
+
+
 def _level(value: str) -> str:
     if value.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("one of debug, info, warning, error")
@@ -191,6 +201,17 @@ class Settings(BaseSettings):
     gpu_price_per_hour: Dollars = Field(None, description="Dollars an hour for one engine's GPUs; none: not counted.")
     energy_price_per_kwh: Dollars = Field(None, description="Dollars per kWh that the GPUs use; none: not counted.")
     max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
+    max_head_bytes: Annotated[int, BeforeValidator(_bytes), Field(ge=1024)] = Field(
+        64 * 1024, description="Largest head of a request: its line and its headers."
+    )
+    head_timeout_s: Seconds = Field(20.0, description="Longest a request's head may take to arrive.")
+    body_timeout_s: Seconds = Field(60.0, description="Longest a request's body may take to arrive.")
+    max_connections: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_auto_or_number)] = Field(
+        None, description="How many connections there may be: a number, or `auto`: what the limit of open files allows."
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
+        (), description="Origins of web pages that may call the gateway, comma-separated, or `*`; none: its own alone."
+    )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else json.")
     log_level: Annotated[str, AfterValidator(_level)] = Field("info", description="debug, info, warning or error.")
     otel_exporter_otlp_endpoint: Annotated[str | None, AfterValidator(_http_url)] = Field(

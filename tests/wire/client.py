@@ -44,7 +44,7 @@ def request(
 ) -> bytes:
     """The bytes of a request; ``body`` is JSON unless it is bytes already."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    lines = {"host": "gateway", "content-type": "application/json", "content-length": str(len(content))}
+    lines = {"host": "127.0.0.1", "content-type": "application/json", "content-length": str(len(content))}
     lines |= {name.lower(): value for name, value in (headers or {}).items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value != "")
     return f"{method} {path} HTTP/{version}\r\n{head}\r\n".encode("latin-1") + content

@@ -16,10 +16,14 @@ from starlette.exceptions import HTTPException
 from headgate.api import problems
 from headgate.api.auth import ANONYMOUS
 from headgate.api.generation import ENDPOINTS, Endpoint, Generation, Receive, Scope
+from headgate.api.guard import Guard, preflight
 from headgate.errors import Reason, Refusal
 from headgate.telemetry.metrics import OTHER, Metrics
 
 Send = Callable[[Any], Awaitable[None]]
+
+_FOR_ANYBODY = frozenset(("/health", "/ready"))
+"""They say nothing that a page of another site couldn't find out by knocking; balancers call them as they like."""
 
 _HTTP_REASONS = {
     404: Reason.NOT_FOUND,
@@ -32,8 +36,11 @@ _HTTP_REASONS = {
 class Application:
     """Dispatches a request by its path."""
 
-    def __init__(self, generation: Generation, routers: Sequence[APIRouter], metrics: Metrics, version: str) -> None:
+    def __init__(
+        self, generation: Generation, routers: Sequence[APIRouter], metrics: Metrics, version: str, guard: Guard
+    ) -> None:
         self._generation = generation
+        self._guard = guard
         self._metrics = metrics
         self.fastapi = _fastapi(routers, version)
 
@@ -46,6 +53,17 @@ class Application:
         await self._counted(scope, receive, send)
 
     async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if scope["method"] == "OPTIONS" and (told := preflight(self._guard, scope["headers"])) is not None:
+                await send({"type": "http.response.start", "status": 204, "headers": told})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+            if host and scope["path"] not in _FOR_ANYBODY and not self._guard.knows(host):
+                what = "This gateway is open, and only to its own machine: it isn't called that."
+                mend = "If it is (by a proxy before it, say), set CORS_ORIGINS to the page's origin, or keys."
+                await _response(Refusal(Reason.FORBIDDEN, f"{what} {mend}"))(scope, receive, send)
+                return
         if scope["type"] == "http" and (endpoint := ENDPOINTS.get(scope["path"])) is not None:
             scope["route"] = endpoint
             why = Refusal(Reason.INVALID_REQUEST, f"{endpoint.path} takes POST, not {scope['method']}.")

@@ -9,6 +9,11 @@ Two things uvicorn does not do, and a gate can't do without:
   half-closed one: its transport would first wait until everything is read, and a client that reads nothing would
   never be gone.
 
+And what it reads it reads strictly: what two readers could understand in two ways (lengths above all) is refused, and
+the connection closed. Most of that is llhttp's doing; ``on_header`` and ``_examine`` add what it lets pass.
+
+Long, since all of it is one connection's state.
+
 ``Downstream`` writes an answer straight to the transport. It is ASGI's ``send`` without the await: an event from the
 engine's socket callback goes out in that callback (docs/decisions/001-own-connections.md).
 """
@@ -16,7 +21,8 @@ engine's socket callback goes out in that callback (docs/decisions/001-own-conne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -24,12 +30,29 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from headgate.api import problems
+from headgate.api.guard import HEADERS_MAX, Guard
 from headgate.errors import Reason, Refusal
 
 BUFFER_BYTES = 256 * 1024
 """What a client may leave unread before the engine's side is paused."""
 
 _ANY = 1 << 62
+
+_HEEDED = frozenset((b"host", b"expect", b"origin", b"transfer-encoding"))
+"""Headers that are looked at as they come."""
+FRAMING_MOST_BYTES = 4 * 1024 * 1024
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Where what is called a header after the head goes: a proxy that looks at heads has not seen it."""
+
+    def append(self, pair: tuple[bytes, bytes]) -> None:
+        return
+
+
+_TRAILERS = _Trailers()
+_HEAD_ENDS = (b"\n\r\n", b"\r\n")
+"""What may come of the end of a head that came in pieces, when it is cut in its midst."""
 
 _SIZES = [b"%x\r\n" % size for size in range(2048)]
 """What stands before a chunk of so many bytes."""
@@ -38,17 +61,42 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. ``on_gone``, ``on_pause`` and ``on_resume`` belong to the request being answered."""
+    """One client's connection. ``on_gone``, ``on_pause`` and ``on_resume`` belong to the request being answered.
+
+    Attributes:
+        broken: why the body of the request being answered will never be whole.
+    """
 
     on_gone: Callable[[], object] | None = None
     on_pause: Callable[[], object] | None = None
     on_resume: Callable[[], object] | None = None
     idle_since = inf
+    broken: Refusal | None = None
     _deaf = False
+    _head_bytes = 0  # of a head that came in pieces, so far
+    _hosts = 0
+    _wrong: Refusal | None = None
+    _origin: bytes | None = None
+    _chunked = False
+    _framing_bytes = 0
+    _held: bytearray | None = None
+    _held_bytes = 0
+    _late_at = 0.0
+    _late_for: object = None
+
+    def __init__(self, *args: Any, guard: Guard | None = None, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._guard = guard or Guard()
+        self._head_most = self._guard.head_bytes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        if len(self.connections) > self._guard.connections:
+            # Spread, since nobody knows when one of the others leaves.
+            wait_s = random.uniform(1.0, 5.0)  # noqa: S311  chance, not a secret
+            what = "There are as many connections to this gateway as it takes (MAX_CONNECTIONS)."
+            self._turn_away(Refusal(Reason.TOO_MANY_CONNECTIONS, what, retry_after_s=wait_s))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -66,22 +114,55 @@ class Connection(HttpToolsProtocol):
             self._stop_listening()
             return
         self.idle_since = inf
+        if len(data) + self._head_bytes > self._head_most and self._head_is_too_long(data):
+            return
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            self._stay_with_http(data[stopped.args[0] :])
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                self._stay_with_http(data[stopped.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("This is not a valid HTTP request.")
+            return
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.scope is not self.scope:
+            self._head_bytes += len(data)
+        elif cycle.more_body and self._chunked:
+            self._weigh(len(data))
+
+    def _weigh(self, size: int) -> None:
+        """Bound what a chunked body brings beside its data: extensions and trailers may go on for ever."""
+        body = self.cycle.body
+        held = self._held_bytes if body is self._held else 0
+        self._framing_bytes += size - (len(body) - held)
+        self._held, self._held_bytes = body, len(body)
+        if self._framing_bytes > FRAMING_MOST_BYTES:
+            self._turn_away(
+                Refusal(Reason.TOO_LARGE, "The body has far more framing than data, or was refused already.")
+            )
+
+    def _head_is_too_long(self, data: bytes) -> bool:
+        """Whether the head, which ``data`` begins or goes on with, doesn't end within its limit; then it is refused."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.scope is self.scope and cycle.more_body:
+            return False  # it is a body that goes on
+        end = data.find(b"\r\n\r\n", 0, max(self._head_most - self._head_bytes, 0))
+        if end >= 0 or (self._head_bytes and self._head_bytes <= self._head_most and data[:3] in _HEAD_ENDS):
+            return False
+        self._turn_away(Refusal(Reason.HEAD_TOO_LARGE, f"The request's head is longer than {self._head_most} bytes."))
+        return True
 
     def _stay_with_http(self, rest: bytes) -> None:
         """The client offers another protocol, as Java's does with every request, and is answered in this one.
 
         The parser takes what follows such a head for the other protocol, and the request for one without a body.
         """
-        sized = [pair for pair in self.headers if pair[0] in (b"content-length", b"transfer-encoding")]
-        if self._deaf or not sized:
+        if self._deaf:
             return
         cycle = self.cycle
+        sized = [pair for pair in cycle.scope["headers"] if pair[0] in (b"content-length", b"transfer-encoding")]
+        if not sized:
+            return
         cycle.more_body = True
         cycle.message_event.clear()
         cycle.keep_alive = False  # this parser is good for one body
@@ -92,6 +173,49 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["headgate.connection"] = self  # type: ignore[typeddict-unknown-key]
+        self._hosts = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in _HEEDED:
+            if name == b"host":
+                self._hosts += 1
+            else:
+                self._heed(name, value)
+
+    def _heed(self, name: bytes, value: bytes) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.scope is self.scope:
+            return  # a trailer
+        if name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+            return
+        if name == b"origin":
+            self._origin = value
+            return
+        self._chunked = True
+        self._framing_bytes = 0
+        if value.strip().lower() != b"chunked" or self.parser.get_http_version() == "1.0":
+            # llhttp takes what ends in "chunked", and would give the body as it came: still in another coding.
+            self._wrong = Refusal(Reason.INVALID_REQUEST, "`transfer-encoding` must be chunked alone, with HTTP/1.1.")
+
+    def _examine(self, origin: bytes | None) -> bool:
+        """Whether a head that is out of the ordinary will do; it is refused where it won't."""
+        wrong, self._wrong = self._wrong, None
+        try:
+            if wrong is not None:
+                raise wrong
+            if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
+                raise Refusal(Reason.INVALID_REQUEST, "A request must have one `host` header.")
+            if len(self.headers) > HEADERS_MAX:
+                raise Refusal(Reason.HEAD_TOO_LARGE, f"The request has more than {HEADERS_MAX} headers.")
+            if origin is not None:
+                self._guard.check_origin(self.parser.get_method(), self.headers)
+        except Refusal as refusal:
+            self._turn_away(refusal)
+            return False
+        return True
 
     def on_headers_complete(self) -> None:
         if self._deaf:
@@ -99,7 +223,16 @@ class Connection(HttpToolsProtocol):
         if self._answering:
             self._stop_listening()  # two requests in one segment
             return
+        origin, self._origin = self._origin, None
+        if (
+            self._hosts != 1 or origin is not None or self._wrong is not None or len(self.headers) > HEADERS_MAX
+        ) and not self._examine(origin):
+            return
         super().on_headers_complete()
+        self.headers = _TRAILERS
+        self._head_bytes = 0
+        if origin is not None:
+            self.cycle.default_headers = [*self.cycle.default_headers, *self._guard.cross_origin(origin)]
 
     @property
     def _answering(self) -> bool:
@@ -118,14 +251,78 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if not self._deaf:
-            super().on_message_complete()
+            cycle = self.cycle
+            cycle.more_body = False  # uvicorn leaves it where the answer has been sent by now
+            cycle.message_event.set()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's word for bytes that are no HTTP, in the shape of all refusals."""
-        status, headers, body = problems.answer(Refusal(Reason.INVALID_REQUEST, msg))
+        self._turn_away(Refusal(Reason.INVALID_REQUEST, msg))
+
+    def _turn_away(self, refusal: Refusal) -> None:
+        """Refuse what is no request, or will never be a whole one; nothing more is read."""
+        if self._deaf:
+            return
+        self._deaf = True
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and (cycle.more_body or not cycle.response_complete):
+            self._break_body(refusal)
+            return
+        self._guard.refused(refusal)
+        status, headers, body = problems.answer(refusal)
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(b"%b%bconnection: close\r\n\r\n%b" % (STATUS_LINE[status], lines, body))
         self.transport.close()
+
+    def _break_body(self, refusal: Refusal) -> None:
+        """The body of the request being answered will never be whole: whoever waits for it is told.
+
+        Its answer may have been sent by now, or be on its way: a second one would be read as that to the next request.
+        Where it is whole, it is answered; what came behind it was nothing.
+        """
+        cycle = self.cycle
+        cycle.keep_alive = False
+        if cycle.response_complete:
+            self.transport.close()
+        elif not cycle.more_body:
+            return
+        elif cycle.response_started:
+            self.transport.abort()
+        else:
+            self.broken = refusal
+            cycle.message_event.set()
+
+    def look(self, now: float) -> None:
+        """End a request that has taken too long to arrive, or a connection that has idled too long.
+
+        Called every so often, with the loop's time: a timer of its own would cost each request 3 µs.
+        """
+        if now - self.idle_since > self._guard.keep_alive_s:
+            self.transport.close()
+            return
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._deaf:
+            late_for: object = None
+        elif cycle is None or cycle.scope is not self.scope:
+            begun: object = self.scope  # uvicorn says it is never None, as of the cycle
+            late_for = self if begun is None else begun
+        elif cycle.more_body:
+            late_for = cycle
+        elif cycle.response_complete and self.idle_since == inf:
+            late_for = self  # bytes came that begin nothing
+        else:
+            late_for = None
+        in_body = late_for is cycle
+        limit_s = self._guard.body_timeout_s if in_body else self._guard.head_timeout_s
+        if late_for is not self._late_for:
+            self._late_for, self._late_at = late_for, now + limit_s
+        elif late_for is not None and now >= self._late_at and not self.transport.is_closing():
+            if late_for is self:
+                self.transport.close()  # it has asked for nothing; an answer would be that to its first request
+                return
+            what = "body" if in_body else "head"
+            why = f"The request's {what} did not arrive within {limit_s:g} s."
+            self._turn_away(Refusal(Reason.REQUEST_INCOMPLETE, why))
 
     def _stop_listening(self) -> None:
         self._deaf = True
@@ -142,22 +339,16 @@ class Connection(HttpToolsProtocol):
             self.on_resume()
 
 
-def close_idle(connections: Iterable[Any], now: float, keep_alive_s: float) -> None:
-    """Close those that were answered ``keep_alive_s`` ago and have asked nothing since; ``now`` by the loop's clock.
-
-    To be called now and then: a timer of its own would cost each request 3 µs.
-    """
-    for connection in list(connections):
-        if now - connection.idle_since > keep_alive_s:
-            connection.transport.close()
-
-
 class _Body:
     """Hears of a request's body only."""
 
     def __init__(self, connection: Connection) -> None:
         self.on_body = connection.on_body
-        self.on_message_complete = connection.on_message_complete
+        self._connection = connection
+
+    def on_message_complete(self) -> None:
+        self._connection.on_message_complete()
+        self._connection._stop_listening()  # or a second request's body would be added to this one's
 
 
 class Downstream:

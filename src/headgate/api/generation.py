@@ -225,13 +225,7 @@ class Generation:
         """The whole body; None where the client left first."""
         cycle = connection.cycle
         if cycle.more_body:
-            limit_s = self._flow.request_timeout_s
-            try:
-                async with asyncio.timeout(limit_s):
-                    body = await self._arriving(receive)
-            except TimeoutError:
-                why = f"The request's body did not arrive within {limit_s:g} s."
-                raise Refusal(Reason.REQUEST_TIMEOUT, why) from None
+            body = await self._arriving(connection, receive)
         elif cycle.disconnected:
             return None
         else:  # it came with its head: nothing to wait for, and no need to tell the client to go on
@@ -244,7 +238,7 @@ class Generation:
         connection.flow.resume_reading()
         return body
 
-    async def _arriving(self, receive: Receive) -> bytes | None:
+    async def _arriving(self, connection: Connection, receive: Receive) -> bytes | None:
         parts: list[bytes] = []
         size = 0
         while size <= self._max_body_bytes:
@@ -254,6 +248,8 @@ class Generation:
             body: bytes = message["body"]
             if not message["more_body"]:
                 return b"".join((*parts, body)) if parts else body
+            if connection.broken is not None:
+                raise connection.broken
             parts.append(body)
             size += len(body)
         raise self._too_large()
@@ -274,7 +270,7 @@ class Generation:
             return given or wanted
         raise Refusal(
             Reason.UNSUPPORTED_MEDIA_TYPE,
-            f"`content-type` must be {wanted.decode()}, not {given.decode('latin-1') or 'missing'}.",
+            f"`content-type` must be {wanted.decode()}, not {openai.shortened(given.decode('latin-1')) or 'missing'}.",
         )
 
     def _told(self, headers: Headers) -> tuple[str, TraceContext | None]:

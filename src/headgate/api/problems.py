@@ -17,6 +17,7 @@ STATUS: dict[Reason, int] = {
     Reason.QUEUE_TIMEOUT: 503,
     Reason.ENGINE_UNAVAILABLE: 503,
     Reason.DRAINING: 503,
+    Reason.TOO_MANY_CONNECTIONS: 503,
     Reason.ENGINE_FAILED: 502,
     Reason.REQUEST_TIMEOUT: 504,
     Reason.INVALID_REQUEST: 400,
@@ -24,6 +25,8 @@ STATUS: dict[Reason, int] = {
     Reason.FORBIDDEN: 403,
     Reason.NOT_FOUND: 404,
     Reason.TOO_LARGE: 413,
+    Reason.HEAD_TOO_LARGE: 431,
+    Reason.REQUEST_INCOMPLETE: 408,
     Reason.UNSUPPORTED_MEDIA_TYPE: 415,
 }
 """429: there is capacity, and it is contended. 503: there is none now, or the promised wait is over."""

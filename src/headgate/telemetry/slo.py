@@ -18,7 +18,8 @@ NOT_OURS = frozenset(
     (
         LEFT,
         *(Reason.INVALID_REQUEST, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_FOUND),
-        *(Reason.TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE, Reason.RATE_LIMITED),
+        *(Reason.TOO_LARGE, Reason.HEAD_TOO_LARGE, Reason.REQUEST_INCOMPLETE),
+        *(Reason.UNSUPPORTED_MEDIA_TYPE, Reason.RATE_LIMITED),
     )
 )
 """Ends that say nothing of how well the gateway serves: the caller's own faults, asking for more than it may among

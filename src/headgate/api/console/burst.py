@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -180,12 +179,17 @@ def router(bursts: Bursts, keys: Keys) -> APIRouter:
 async def _body(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(Reason.UNSUPPORTED_MEDIA_TYPE, "`content-type` must be application/json.")
+    connection: Connection = request.scope["headgate.connection"]
     body = b""
-    try:
-        async for part in request.stream():
-            body += part
-            if len(body) > BODY_BYTES:
-                raise Refusal(Reason.TOO_LARGE, f"The body of a burst's request is larger than {BODY_BYTES} bytes.")
-    except ClientDisconnect:
-        raise Refusal(Reason.INVALID_REQUEST, "The body did not arrive.") from None  # nobody reads it
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(Reason.INVALID_REQUEST, "The body did not arrive.")  # nobody reads it
+        body += message["body"]
+        more = message["more_body"]
+        if more and connection.broken is not None:
+            raise connection.broken
+        if len(body) > BODY_BYTES:
+            raise Refusal(Reason.TOO_LARGE, f"The body of a burst's request is larger than {BODY_BYTES} bytes.")
     return body

@@ -8,6 +8,7 @@ const REASONS = {
   shed: [429, "Turned away by chance under high load (SHED)."],
   queue_timeout: [503, "Waited for as long as one may (QUEUE_TIMEOUT_S)."],
   engine_unavailable: [503, "No engine became ready in time (WAKE_TIMEOUT_S)."],
+  too_many_connections: [503, "As many clients were connected as may be (MAX_CONNECTIONS)."],
   draining: [503, "The gateway was shutting down."],
   engine_failed: [502, "The engine broke before its first byte, twice."],
   request_timeout: [504, "Took longer than a request may (REQUEST_TIMEOUT_S)."],
@@ -16,6 +17,8 @@ const REASONS = {
   forbidden: [403, "The key may not do this."],
   not_found: [404, "No such path or model."],
   too_large: [413, "The body is over MAX_BODY_BYTES."],
+  head_too_large: [431, "The request's head was over MAX_HEAD_BYTES."],
+  request_incomplete: [408, "The request didn't arrive whole in time (HEAD_TIMEOUT_S, BODY_TIMEOUT_S)."],
   unsupported_media_type: [415, "The body is not JSON."],
 };
 
