@@ -24,6 +24,9 @@ class Dialect(Enum):
     ANTHROPIC = "anthropic"  # named events, closed by message_stop
 
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading JSON may raise: it is none, isn't UTF-8 (told of keys alone), or is nested too deeply."""
+
 DONE = b"data: [DONE]\n\n"
 
 
@@ -38,7 +41,7 @@ def id_headers(dialect: Dialect, request_id: str) -> list[tuple[bytes, bytes]]:
 
 _PARTS = 64
 
-_Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+_Sequences = Annotated[int, msgspec.Meta(ge=1, le=1 << 14)]  # vLLM's own limit, which older ones lack
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 
 
@@ -53,7 +56,7 @@ class _Body(msgspec.Struct):
     model: str
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
-    n: _Positive | None = None
+    n: _Sequences | None = None
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     max_output_tokens: _Tokens | None = None
@@ -120,7 +123,7 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         if not body.isascii():
             body.decode()  # the decoder doesn't look into strings that it skips
         fields = _body.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise _invalid(error) from None
     if not fields.model:
         raise Refusal(Reason.INVALID_REQUEST, "`model` must not be empty.", param="model")
@@ -200,7 +203,7 @@ def generate_to_completion(body: bytes, default_model: str | None) -> tuple[byte
     try:
         fields = _generate.decode(body)
         raw = _dict.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise _invalid(error) from None
     if "stream" in raw and bytes(raw["stream"]) == b"true":
         raise Refusal(Reason.INVALID_REQUEST, "`/generate` answers whole; /v1/completions streams.", param="stream")
@@ -316,7 +319,7 @@ def error_message(body: bytes) -> str:
     """What an engine's error reply says to a person; empty where it says nothing."""
     try:
         return msgspec.json.decode(body, type=_Errors).error.message
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return ""
 
 
@@ -324,7 +327,7 @@ def unflattened(error: bytes) -> bytes:
     """The flat error event of ``/v1/responses`` in the shape of an error reply; others come back as they were."""
     try:
         fields = msgspec.json.decode(error, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return error
     if "error" in fields or "message" not in fields:
         return error

@@ -283,6 +283,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
         raise SettingsError(_one_line(error, given, environ, path)) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}.") from None
+    except (RecursionError, ValueError):  # nested too deeply, a number of thousands of digits
+        raise SettingsError(f"{path}: it is not TOML that anybody would write.") from None
     finally:
         _SOURCES.reset(token)
 

@@ -128,7 +128,7 @@ def parse(text: str) -> dict[str, Key]:
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"at (line \d+, column \d+|end of document)", str(error))
         raise KeysError(f"it is not TOML ({at[1] if at else 'unreadable'}).") from None
-    except RecursionError:
+    except (RecursionError, ValueError):  # nested too deeply, a number of thousands of digits
         raise KeysError("it is not TOML that anybody would write.") from None
     tables = content.pop("keys", {})
     if content or not isinstance(tables, dict):

@@ -56,7 +56,7 @@ class History:
             return {}
         try:
             found = msgspec.json.decode(self._path.read_bytes(), type=dict[str, list[float]])
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return {}
         return {key: durations_s[-KEPT:] for key, durations_s in found.items()}
 

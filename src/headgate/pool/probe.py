@@ -58,7 +58,7 @@ class Probe:
             raise Unreachable(f"GET /v1/models is answered with {response.status_code}")
         try:
             found = msgspec.json.decode(response.content, type=_Models)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Unreachable("GET /v1/models is not answered with a list of models") from None
         return tuple(found.data)
 

@@ -617,7 +617,7 @@ class Reply:
             if self._plan.as_generate:
                 try:
                     body = openai.completion_to_generate(body, self.facts(self._clock()))
-                except msgspec.MsgspecError:
+                except openai.UNREADABLE:
                     self._break_off("the engine's answer is not a completion")
                     return
             elif self._plan.final_event is not FinalEvent.OFF:

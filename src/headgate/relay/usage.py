@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from headgate.openai import UNREADABLE
 from headgate.relay import sse
 
 TAIL_BYTES = 4096
@@ -62,7 +63,7 @@ def read(data: bytes, usage: Usage) -> bool:
     """Take over what the JSON ``data`` says of tokens into ``usage``; whether it said anything."""
     try:
         told = _told.decode(data)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return False
     counts = told.usage
     if counts is None and told.response is not None:
@@ -84,7 +85,7 @@ def read_tail(tail: bytes, usage: Usage) -> bool:
     try:
         counts, _ = _first_value(text)
         return _take(msgspec.convert(counts, _Counts), usage)
-    except (ValueError, RecursionError, msgspec.MsgspecError):
+    except (ValueError, *UNREADABLE):
         return False
 
 
@@ -102,7 +103,7 @@ def has_no_choices(data: bytes) -> bool:
     """Whether a chunk is the usage chunk: its ``choices`` are there and empty."""
     try:
         return bytes(_object.decode(data).get("choices", msgspec.Raw(b"null"))).strip() == b"[]"
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return False
 
 
@@ -110,7 +111,7 @@ def without_usage(event: bytes) -> bytes:
     """The same chunk with no ``usage`` key, for a client that didn't ask for it."""
     try:
         fields = _object.decode(sse.payload(event))
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return event
     if fields.pop("usage", None) is None:
         return event
@@ -132,7 +133,7 @@ def error_status(data: bytes) -> int | None:
     """
     try:
         error = _error.decode(data).get("error")
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
     if not error:
         return None
