@@ -335,6 +335,26 @@ def unflattened(error: bytes) -> bytes:
     return msgspec.json.encode({"error": {"type": "server_error", **flat}})
 
 
+_DISPOSITION = re.compile(
+    rb"""content-disposition:[ \t]*form-data;[ \t]*name=(?:"([^"\\]*)"|([\w.\-\[\]]+))"""
+    rb"""(?:;[ \t]*filename=(?:"(?:[^"\\]|\\.)*"|[^\s;"]+))?(?:;[ \t]*filename\*=[^\s;"]+)?[ \t]*\Z""",
+    re.IGNORECASE,
+)
+
+
+def _part_name(head: bytes) -> str:
+    """What a part is called; one that the engine might call otherwise could bring it a model that the key may not use.
+
+    Raises:
+        Refusal: ``invalid_request``.
+    """
+    lines = [line for line in head.split(b"\r\n") if line[:20].lower().startswith(b"content-disposition")]
+    named = _DISPOSITION.match(lines[0]) if len(lines) == 1 and head.startswith(b"\r\n") else None
+    if named is None:
+        raise Refusal(Reason.INVALID_REQUEST, "A part of the multipart body is not named as form data is.")
+    return (named[1] if named[1] is not None else named[2]).decode("latin-1")
+
+
 def multipart_fields(body: bytes, content_type: str, wanted: frozenset[str]) -> dict[str, str]:
     """The short text fields called ``wanted`` of a multipart body; files and all else are passed over unread.
 
@@ -342,8 +362,8 @@ def multipart_fields(body: bytes, content_type: str, wanted: frozenset[str]) -> 
         Refusal: ``invalid_request``: no boundary, too many parts, or a wanted field longer than 1 KiB.
     """
     match = re.search(r'boundary="?([^";,]+)"?', content_type, re.IGNORECASE)
-    if match is None:
-        raise Refusal(Reason.INVALID_REQUEST, "The multipart body names no boundary.")
+    if match is None or content_type.lower().count("boundary") > 1:
+        raise Refusal(Reason.INVALID_REQUEST, "The multipart body names no boundary, or several.")
     mark = b"--" + match[1].strip().encode("latin-1")
     found: dict[str, str] = {}
     parts = 0
@@ -359,11 +379,12 @@ def multipart_fields(body: bytes, content_type: str, wanted: frozenset[str]) -> 
         if head_end < 0:
             break
         at = body.find(b"\r\n" + mark, head_end + 2)
-        name = re.search(rb'[;\s]name="([^"]*)"', body[head_start:head_end])
-        if name is None or name[1].decode("latin-1") not in wanted:
+        key = _part_name(body[head_start:head_end])
+        if key not in wanted:
             at = at + 2 if at >= 0 else -1
             continue
-        key = name[1].decode("latin-1")
+        if key in found:
+            raise Refusal(Reason.INVALID_REQUEST, f"`{key}` stands there twice.", param=key)
         value = body[head_end + 4 : at if at >= 0 else len(body)]
         if len(value) > 1024:
             raise Refusal(Reason.INVALID_REQUEST, f"`{key}` is too long.", param=key)

@@ -296,3 +296,34 @@ def test_only_what_nobody_waits_for_is_in_the_background(begins: str, background
     fields = {"model": "m", "messages": [{"role": "user", "content": begins}]}
     assert read_request(json.dumps(fields).encode()).in_background is background
     assert not read_request(json.dumps({**fields, "stream": True}).encode()).in_background
+
+
+_PART = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nallowed\r\n'
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nforbidden\r\n',
+        b"--b\r\ncontent-disposition: form-data; name=model\r\n\r\nforbidden\r\n",
+        b'--b\r\ncontent-disposition: form-data; name="mod\\el"\r\n\r\nforbidden\r\n',
+        b"--b\r\ncontent-disposition: form-data; name*=utf-8''model\r\n\r\nforbidden\r\n",
+        b'--b\r\ncontent-disposition: form-data; filename="x"; name="model"\r\n\r\nforbidden\r\n',
+        b'--b\r\ncontent-disposition: form-data; name="x"\r\ncontent-disposition: form-data; name="model"\r\n\r\nno\r\n',
+        b'--b\r\ncontent-disposition : form-data; name="model"\r\n\r\nforbidden\r\n',
+        b'--b \r\ncontent-disposition: form-data; name="model"\r\n\r\nforbidden\r\n',
+    ],
+)
+def test_part_that_the_engine_might_read_as_another_model_is_refused(second: bytes) -> None:
+    """The gateway took the first name that it understood, the engine the last: a key's models could be overstepped."""
+    with pytest.raises(Refusal):
+        openai.read_multipart(_PART + second + b"--b--\r\n", "multipart/form-data; boundary=b")
+    with pytest.raises(Refusal):
+        openai.read_multipart(_PART + b"--b--\r\n", "multipart/form-data; boundary=a; boundary=b")
+
+
+def test_parts_named_as_other_clients_do_are_read() -> None:
+    """.NET's client names its parts without quotes."""
+    body = b"--b\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n"
+    body += b"--b\r\nContent-Disposition: form-data; name=file; filename=a.wav; filename*=utf-8''a.wav\r\n\r\nRIFF\r\n--b--\r\n"
+    assert openai.read_multipart(body, 'multipart/form-data; boundary="b"').model == "m"
