@@ -12,7 +12,7 @@ LOAD_VENV ?= .venv-load
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm conformance test-compose test-clients test-open-webui lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards screenshots lock lock-clients clean
+.PHONY: help run test test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards screenshots lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -61,6 +61,9 @@ test-open-webui: $(VENV)/.dev ## a person's chat in a real Open WebUI and a real
 	$(BIN)/python -m pytest -q -m open_webui tests/open_webui $(ARGS)
 
 VLLM_CPU_VENV ?= .venv-vllm-cpu
+
+test-fuzz: $(VENV)/.dev ## 100,000 fuzzed inputs; COUNT=… for more, SEED=… to see some again
+	HEADGATE_FUZZ_COUNT=$(or $(COUNT),100000) HEADGATE_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q tests/fuzz $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
