@@ -220,10 +220,13 @@ def test_boundary_is_found_however_it_is_written(kind: str) -> None:
     assert read_multipart(part("model", b"m") + END, kind).model == "m"
 
 
-def test_body_of_a_million_parts_is_refused_and_not_read() -> None:
+def test_body_of_very_many_parts_is_refused_and_not_read() -> None:
     """Each part cost a search: 32 MiB of them kept everybody waiting for many seconds."""
     with pytest.raises(Refusal, match="more than 64 parts"):
-        read_multipart(b"--e\r\n\r\n\r\n" * 1_000_000, "multipart/form-data; boundary=e")
+        read_multipart(
+            b"--e\r\ncontent-disposition: form-data; name=x\r\n\r\n\r\n" * 100_000,
+            "multipart/form-data; boundary=e",
+        )
 
 
 @given(raw=st.text(alphabet='-e\r\n;name="model ', max_size=200).map(str.encode))
@@ -309,7 +312,7 @@ _PART = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nallowed\r\n
         b'--b\r\ncontent-disposition: form-data; name="mod\\el"\r\n\r\nforbidden\r\n',
         b"--b\r\ncontent-disposition: form-data; name*=utf-8''model\r\n\r\nforbidden\r\n",
         b'--b\r\ncontent-disposition: form-data; filename="x"; name="model"\r\n\r\nforbidden\r\n',
-        b'--b\r\ncontent-disposition: form-data; name="x"\r\ncontent-disposition: form-data; name="model"\r\n\r\nno\r\n',
+        b'--b\r\ncontent-disposition: form-data; name="x"\r\ncontent-disposition: form-data; name="model"\r\n\r\n',
         b'--b\r\ncontent-disposition : form-data; name="model"\r\n\r\nforbidden\r\n',
         b'--b \r\ncontent-disposition: form-data; name="model"\r\n\r\nforbidden\r\n',
     ],
@@ -325,5 +328,6 @@ def test_part_that_the_engine_might_read_as_another_model_is_refused(second: byt
 def test_parts_named_as_other_clients_do_are_read() -> None:
     """.NET's client names its parts without quotes."""
     body = b"--b\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n"
-    body += b"--b\r\nContent-Disposition: form-data; name=file; filename=a.wav; filename*=utf-8''a.wav\r\n\r\nRIFF\r\n--b--\r\n"
+    body += b"--b\r\nContent-Disposition: form-data; name=file; filename=a.wav; filename*=utf-8''a.wav\r\n\r\n"
+    body += b"RIFF\r\n--b--\r\n"
     assert openai.read_multipart(body, 'multipart/form-data; boundary="b"').model == "m"

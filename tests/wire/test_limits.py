@@ -184,9 +184,15 @@ def test_trailer_is_no_header(gate: Gateway) -> None:
 
 @pytest.fixture(scope="module")
 def strict(_engine: Engine) -> Iterator[Gateway]:
-    """A gateway of six connections, short heads, and little patience."""
-    flags = ("--max-connections", "6", "--max-head-bytes", "4096", "--head-timeout-s", "0.4", "--body-timeout-s", "0.4")
-    with gateway(_engine, *flags) as running:
+    """A gateway of sixteen connections and short heads."""
+    with gateway(_engine, "--max-connections", "16", "--max-head-bytes", "4096") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def impatient(_engine: Engine) -> Iterator[Gateway]:
+    """A gateway that waits a second for a head, and for a body."""
+    with gateway(_engine, "--head-timeout-s", "1", "--body-timeout-s", "1") as running:
         yield running
 
 
@@ -223,19 +229,19 @@ def test_large_body_is_no_long_head(strict: Gateway) -> None:
         assert client.ask(CHAT, chat(pad="x" * 20_000)).status == 200
 
 
-def test_head_that_does_not_arrive_is_408(strict: Gateway) -> None:
-    with strict.client() as client:
+def test_head_that_does_not_arrive_is_408(impatient: Gateway) -> None:
+    with impatient.client() as client:
         client.send(head(LENGTH)[:-10])
         refused(client, 408, "request_incomplete")
-    with strict.client() as client:
+    with impatient.client() as client:
         assert client.ask(CHAT, chat()).status == 200
         client.send(b"G")
         refused(client, 408, "request_incomplete")
 
 
-def test_head_that_comes_a_byte_at_a_time_is_408(strict: Gateway) -> None:
+def test_head_that_comes_a_byte_at_a_time_is_408(impatient: Gateway) -> None:
     """Each byte put the end off: a connection could be held for ever."""
-    with strict.client() as client:
+    with impatient.client() as client:
 
         def more() -> bool:
             try:
@@ -248,19 +254,19 @@ def test_head_that_comes_a_byte_at_a_time_is_408(strict: Gateway) -> None:
         wait_until(more, "the gateway's end of it", within_s=5.0)
 
 
-def test_connection_that_asks_for_nothing_is_closed_without_a_word(strict: Gateway) -> None:
-    with strict.client() as client:
+def test_connection_that_asks_for_nothing_is_closed_without_a_word(impatient: Gateway) -> None:
+    with impatient.client() as client:
         assert client.closed()
-    with strict.client() as client:
+    with impatient.client() as client:
         assert client.ask(CHAT, chat()).status == 200
         client.send(b"\r\n\r\n")
         assert client.closed()
 
 
 @pytest.mark.parametrize("path", [CHAT, "/console/burst"])
-def test_body_that_does_not_arrive_is_408(strict: Gateway, path: str) -> None:
-    books = Books(strict)
-    with strict.client() as client:
+def test_body_that_does_not_arrive_is_408(impatient: Gateway, path: str) -> None:
+    books = Books(impatient)
+    with impatient.client() as client:
         client.send(request(path, chat())[:-1])
         refused(client, 408, "request_incomplete")
     if path == CHAT:
@@ -269,13 +275,13 @@ def test_body_that_does_not_arrive_is_408(strict: Gateway, path: str) -> None:
         books.until({series("api_requests_total", ended): 1, series("api_refusals_total", refusal): 1})
 
 
-def test_body_that_nobody_waits_for_does_not_hold_its_connection(strict: Gateway) -> None:
+def test_body_that_nobody_waits_for_does_not_hold_its_connection(impatient: Gateway) -> None:
     """The body of a request that was refused, or that asks for none, was waited for, for ever."""
-    with strict.client() as client:
+    with impatient.client() as client:
         client.send(request("/health", b"x" * 100, method="GET")[:-1])
         assert client.reply().status == 200
         assert client.closed()
-    with strict.client() as client:
+    with impatient.client() as client:
         client.send(request(CHAT, b"x" * 100, {"content-type": "text/plain"})[:-1])
         assert client.reply().status == 415
         assert client.closed()
@@ -291,10 +297,11 @@ def test_framing_without_end_is_cut_off(strict: Gateway) -> None:
 
 
 def test_connection_too_many_is_503_and_the_next_after_a_leaving_is_served(strict: Gateway) -> None:
-    assert strict.get("/health").status_code == 200  # its connection is one of the six
+    assert strict.get("/health").status_code == 200  # its connection is one of them
+    wait_until(lambda: served(strict), "those of other tests have gone")
     clients: list[Client] = []
     try:
-        for _ in range(5):
+        for _ in range(15):
             clients.append(strict.client())
             assert clients[-1].ask(CHAT, chat()).status == 200
         with strict.client() as client:
