@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headgate.gate import Claim, Ledger, make_order
 from headgate.gate.limits import Limit
@@ -41,6 +41,9 @@ ENGINES: dict[str, tuple[Constants, Limits]] = {
 """``fast``: a 0.5 B model on a small GPU; it keeps the inter-token objective with all of its 256 sequences. ``slow``: a
 large one, which doesn't: the objective allows about 90."""
 
+BURST_S, BURST, LULL = 10.0, 1.9, 18
+"""Bursts of 10 s at 1.9 times the rate; between them an eighteenth of that comes, so that the mean is the rate."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -51,12 +54,21 @@ class Outcome:
         ttft_p99_s: of those that were answered.
         refused: requests refused, by reason.
         slots: at the end; None where there is no gate.
+        history: the slots after each second.
     """
 
     good: float
     ttft_p99_s: float
     refused: Counter[str]
     slots: int | None
+    history: list[int] = field(default_factory=list)
+
+    def found_s(self, within: float = 0.15) -> int:
+        """Seconds after which the slots stayed as near as this to their mean in the run's second half."""
+        half = self.history[len(self.history) // 2 :]
+        mean = sum(half) / len(half)
+        off = [at for at, slots in enumerate(self.history, 1) if abs(slots - mean) > within * mean]
+        return off[-1] if off else 0
 
 
 def peak(
@@ -87,16 +99,20 @@ def run(
     warm_s: float,
     seed: int,
     objective: Objective = OBJECTIVE,
+    bursty: bool = False,
 ) -> Outcome:
     """Offer ``rate`` requests a second for ``seconds``, and look at those that came after ``warm_s``.
 
     Args:
         gate: the order of its line; None: no gate.
         slots: a fixed number of them; None: found while running.
+        bursty: 10 s of nearly twice the rate, 10 s of next to nothing, and again.
     """
     constants, limits = ENGINES[engine]
     claim = Claim(key="k", tokens=400.0)
-    jobs = poisson(rate, seconds, WORK[work], seed=seed, claim=claim)
+    jobs = poisson(rate * BURST if bursty else rate, seconds, WORK[work], seed=seed, claim=claim)
+    if bursty:
+        jobs = [job for number, job in enumerate(jobs) if job.at_s % (2 * BURST_S) < BURST_S or number % LULL == 0]
     if gate is None:
         rehearsal = Rehearsal(constants, limits)
     else:
@@ -113,6 +129,7 @@ def run(
         ttft_p99_s=_p99([job.ttft_s for job in looked_at if job.ttft_s is not None]),
         refused=Counter(job.refused for job in looked_at if job.refused is not None),
         slots=rehearsal.history[-1] if rehearsal.history else slots,
+        history=rehearsal.history,
     )
 
 
