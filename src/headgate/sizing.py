@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from headgate.pool.supervisor import Supervisor
     from headgate.telemetry.slo import Objectives
 
+SILENT_S = 2.0
+"""An engine that has said nothing new for so long may be too busy to: then what is seen here must do."""
+
 
 @dataclass(slots=True)
 class _Sized:
@@ -79,7 +82,8 @@ class Sizing:
             self._sized[engine.name] = _Sized(engine.life, limit, shown, shown.pace, ended, now_s)
             engine.set_max_active(limit.slots)
             return
-        if shown is sized.shown:
+        silent = shown is sized.shown
+        if silent and now_s - sized.at_s < SILENT_S:
             return
         before, pace = sized.pace, shown.pace
         if pace.gaps < before.gaps or pace.firsts < before.firsts:  # somebody else's engine, started anew
@@ -87,6 +91,10 @@ class Sizing:
         ended, ended_before = self._gate.ended_on(engine.name), sized.ended
         if ended.number < ended_before.number:  # it had no slots for a while
             ended_before = NONE_ENDED
+        firsts_s, firsts = _slower(
+            (pace.firsts_s - before.firsts_s, pace.firsts - before.firsts),
+            (ended.firsts_s - ended_before.firsts_s, ended.firsts - ended_before.firsts),
+        )
         slots = sized.limit.read(
             Reading(
                 seconds=now_s - sized.at_s,
@@ -94,16 +102,25 @@ class Sizing:
                 wanted=self._gate.waiting > 0,
                 gaps_s=pace.gaps_s - before.gaps_s,
                 gaps=pace.gaps - before.gaps,
-                firsts_s=pace.firsts_s - before.firsts_s,
-                firsts=pace.firsts - before.firsts,
+                firsts_s=firsts_s,
+                firsts=firsts,
                 holds_s=ended.held_s - ended_before.held_s,
                 holds_s2=ended.held_s2 - ended_before.held_s2,
                 holds=ended.number - ended_before.number,
                 preempted=pace.preemptions - before.preemptions,
-                running=shown.counters.running,
-                waiting=shown.waiting,
-                kv_usage=shown.kv_usage,
+                running=None if silent else shown.counters.running,
+                waiting=None if silent else shown.waiting,
+                kv_usage=None if silent else shown.kv_usage,
             )
         )
         sized.shown, sized.pace, sized.ended, sized.at_s = shown, pace, ended, now_s
         engine.set_max_active(slots)
+
+
+def _slower(engines: tuple[float, float], ours: tuple[float, float]) -> tuple[float, float]:
+    """First tokens as the engine saw them, or as they came here, whichever took longer: sum in seconds, and number.
+
+    An engine's clock starts when it gets to read a request: what a busy front of it makes one wait before is only here.
+    Streams alone show here.
+    """
+    return max(engines, ours, key=lambda seen: seen[0] / seen[1] if seen[1] > 0 else 0.0)

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from headgate.gate.entries import Claim, Ticket
 from headgate.gate.fair import Fair
 from headgate.gate.ordering import Fifo, Order
+from headgate.gate.orders import make_order
 from headgate.gate.priority import Priority
 from headgate.gate.timely import Timely
 from tests.gate.drive import ORDERS
@@ -307,3 +308,18 @@ def test_under_twice_the_load_all_who_are_served_are_served_in_time() -> None:
                 good[name] += now - head.queued_from <= 5.0
     assert good["timely"] >= 190
     assert good["fifo"] < 40
+
+
+def test_one_who_is_late_goes_before_those_in_time_of_a_lower_rank_and_keeps_its_place_against_them() -> None:
+    order = make_order("fair")
+    late_low = a_ticket(0.0, rank=1, within_s=1.0)
+    late_high = a_ticket(0.5, rank=-1, within_s=1.0)
+    low, high = a_ticket(2.0, rank=1, within_s=1.0), a_ticket(2.1, rank=-1, within_s=1.0)
+    for ticket in (late_low, late_high, low, high):
+        order.push(ticket)
+    order.head(2.2)
+    assert order.last() is late_low
+    order.remove(late_low)
+    assert order.last() is low, "of those that are left, no high one gives its place to a low one"
+    order.push(late_low)
+    assert served(order, 2.2) == [high, late_high, low, late_low]

@@ -251,8 +251,12 @@ class Ledger:
 
     def first_token(self, now: float, ticket: Ticket) -> None:
         """The engine has answered a ticket that holds slots for the first time."""
+        first_s = now - ticket.granted_at
+        if ticket.held_in is not None:
+            ticket.held_in.firsts += 1
+            ticket.held_in.firsts_s += first_s
         if self._timely is not None:
-            self._timely.lead_s = self._forecast.learn_first(now - ticket.granted_at)
+            self._timely.lead_s = self._forecast.learn_first(first_s)
 
     def resize(self, now: float, engine: str, slots: int) -> list[Verdict]:
         """An engine has ``slots`` from now on; 0: it is not ready. What runs there is left alone."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Literal
 
 from headgate.gate.capped import Capped
@@ -18,8 +19,8 @@ Name = Literal["fifo", "priority", "fair"]
 
 ORDERS: dict[Name, Callable[[], Order]] = {
     "fifo": Fifo,
-    "priority": lambda: Timely(lambda: Priority(Fifo)),
-    "fair": lambda: Timely(lambda: Priority(Fair)),
+    "priority": lambda: Timely(lambda: Priority(Fifo), lambda: Priority(Fifo, age_s=inf)),
+    "fair": lambda: Timely(lambda: Priority(Fair), lambda: Priority(Fair, age_s=inf)),
 }
 
 

@@ -20,7 +20,8 @@ class Bin:
     """An engine as the gate sees it: so many slots, so many of them held.
 
     ``active`` may exceed ``slots`` after the engine was made smaller, until what runs has ended.
-    ``ended``, ``ended_s`` and ``ended_s2``: how many were here and have ended, how long they took, and that squared.
+    ``ended``, ``ended_s`` and ``ended_s2``: how many were here and have ended, how long they took, and that squared;
+    ``firsts`` and ``firsts_s``: how many have begun to be answered, and how long that took from the grant.
     """
 
     engine: str
@@ -29,6 +30,8 @@ class Bin:
     ended: int = 0
     ended_s: float = 0.0
     ended_s2: float = 0.0
+    firsts: int = 0
+    firsts_s: float = 0.0
 
     @property
     def free(self) -> int:
@@ -37,14 +40,19 @@ class Bin:
 
 
 class Ended(NamedTuple):
-    """Those that held slots of an engine and have ended: how many, the sum of their times, and that of the squares."""
+    """Those that held slots of an engine and have ended: how many, the sum of their times, and that of the squares.
+
+    And of all that held some, how many were answered at all, and the sum of the times from the grant to that.
+    """
 
     number: int
     held_s: float
     held_s2: float
+    firsts: int
+    firsts_s: float
 
 
-NONE_ENDED = Ended(0, 0.0, 0.0)
+NONE_ENDED = Ended(0, 0.0, 0.0, 0, 0.0)
 
 
 def emptiest(bins: Sequence[Bin], weight: int) -> Bin:
@@ -98,7 +106,11 @@ class Slots:
     def ended(self, engine: str) -> Ended:
         """Of those that were on one engine, for as long as it has had slots or held some."""
         a_bin = self._bins.get(engine)
-        return NONE_ENDED if a_bin is None else Ended(a_bin.ended, a_bin.ended_s, a_bin.ended_s2)
+        return (
+            NONE_ENDED
+            if a_bin is None
+            else Ended(a_bin.ended, a_bin.ended_s, a_bin.ended_s2, a_bin.firsts, a_bin.firsts_s)
+        )
 
     @property
     def bins(self) -> Sequence[Bin]:

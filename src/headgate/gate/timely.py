@@ -46,29 +46,35 @@ def first_within_s(ttft_s: float | None, latency_s: float | None, long_s: float)
 
 
 class Timely:
-    """Two lines, each in the order that ``beneath`` makes: those in time, and those parked.
+    """Two lines: those in time, in the order that ``beneath`` makes, and those parked, in that of ``late``.
+
+    One who is parked goes before those in time of a lower rank: nobody is late only because lesser ones came after it.
+    So ``late`` must have the highest rank first.
 
     Attributes:
         lead_s: from the grant to the first token; who is nearer to its deadline than this is late.
     """
 
-    __slots__ = ("_due", "_in_time", "_parked", "_since", "_watched", "lead_s")
+    __slots__ = ("_due", "_in_time", "_parked", "_returned", "_since", "_watched", "lead_s")
 
-    def __init__(self, beneath: Callable[[], Order]) -> None:
+    def __init__(self, beneath: Callable[[], Order], late: Callable[[], Order] | None = None) -> None:
         self.lead_s = 0.0
         self._in_time = beneath()
-        self._parked = beneath()
-        self._since: OrderedDict[Ticket, None] = OrderedDict()
+        self._parked = (late or beneath)()
+        self._since: dict[int, OrderedDict[Ticket, None]] = {}
         self._due: list[tuple[float, int, Ticket]] = []
         self._watched: set[Ticket] = set()
+        self._returned: set[Ticket] = set()
 
     @property
     def parked(self) -> int:
         """How many are too late to be served in time."""
-        return len(self._since)
+        return len(self._parked)
 
     def push(self, ticket: Ticket, *, front: bool = False) -> None:
         self._in_time.push(ticket, front=front)
+        if front:
+            self._returned.add(ticket)
         if front or ticket.claim.within_s == inf:
             return
         self._watched.add(ticket)
@@ -79,15 +85,20 @@ class Timely:
 
     def head(self, queue_s: float) -> Ticket | None:
         self._park(queue_s)
-        return self._in_time.head(queue_s) or self._parked.head(queue_s)
+        in_time, parked = self._in_time.head(queue_s), self._parked.head(queue_s)
+        if in_time is None:
+            return parked
+        if parked is None or in_time in self._returned or parked.claim.rank >= in_time.claim.rank:
+            return in_time
+        return parked
 
     def take(self, ticket: Ticket) -> None:
-        if ticket in self._since:
-            del self._since[ticket]
+        if self._unpark(ticket):
             self._parked.take(ticket)
             self._in_time.serve(ticket)  # one account for both lines: the other's charge is only for its turns
         else:
             self._watched.discard(ticket)
+            self._returned.discard(ticket)
             self._in_time.take(ticket)
 
     def serve(self, ticket: Ticket) -> None:
@@ -97,18 +108,23 @@ class Timely:
         self._in_time.settle(ticket, tokens)
 
     def remove(self, ticket: Ticket) -> None:
-        if ticket in self._since:
-            del self._since[ticket]
+        if self._unpark(ticket):
             self._parked.remove(ticket)
         else:
             self._watched.discard(ticket)
+            self._returned.discard(ticket)
             self._in_time.remove(ticket)
 
     def last(self) -> Ticket | None:
-        return next(iter(self._since), None) or self._in_time.last()
+        """The one that was parked first of the lowest rank, unless one of a lower rank still is in time."""
+        in_time = self._in_time.last()
+        late = next(iter(self._since[max(self._since)])) if self._since else None
+        if late is None or (in_time is not None and in_time.claim.rank > late.claim.rank):
+            return in_time
+        return late
 
     def before(self, ticket: Ticket) -> int:
-        return 0 if ticket in self._since else self._in_time.before(ticket)
+        return 0 if ticket in self._since.get(ticket.claim.rank, ()) else self._in_time.before(ticket)
 
     def __len__(self) -> int:
         return len(self._in_time) + len(self._parked)
@@ -128,4 +144,14 @@ class Timely:
                 self._watched.remove(ticket)
                 self._in_time.remove(ticket)
                 self._parked.push(ticket)
-                self._since[ticket] = None
+                self._since.setdefault(ticket.claim.rank, OrderedDict())[ticket] = None
+
+    def _unpark(self, ticket: Ticket) -> bool:
+        """Whether it was parked; it isn't any more."""
+        parked = self._since.get(ticket.claim.rank)
+        if parked is None or ticket not in parked:
+            return False
+        del parked[ticket]
+        if not parked:
+            del self._since[ticket.claim.rank]
+        return True
