@@ -144,8 +144,14 @@ main.add_command(keys)
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> None:
-    """Run the simulated engine by itself; `headgate simulate --help` has its flags."""
-    os.execv(sys.executable, [sys.executable, "-m", "headgate.simulator", *arguments])  # noqa: S606  a process of its own
+    """Run the simulated engine by itself; `headgate simulate --help` has its flags.
+
+    `headgate simulate --fit RAW...` fits its times to a real engine's `headgate bench` results.
+    """
+    module = "headgate.simulator"
+    if "--fit" in arguments:
+        module, arguments = "headgate.workbench.fitting", tuple(said for said in arguments if said != "--fit")
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606  a process of its own
 
 
 def _announce(gateway: Gateway, url: str) -> None:

@@ -32,10 +32,11 @@ class Model(RuleBasedStateMachine):
     """Sequences arrive, steps begin and end, clients leave, in any order."""
 
     limits = TIGHT
+    constants = Constants()
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(Constants(), self.limits)
+        self.scheduler = Scheduler(self.constants, self.limits)
         self.now = 0.0
         self.step: Step | None = None
         self.all: list[Sequence] = []
@@ -94,7 +95,8 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def everyone_is_in_one_place_and_in_order(self) -> None:
-        inside = [*self.scheduler.running, *self.scheduler.waiting]
+        coming = [sequence for _, sequence in self.scheduler.coming]
+        inside = [*self.scheduler.running, *self.scheduler.waiting, *coming]
         assert {s for s in self.all if s.finished is None} == set(inside)
         assert [s.order for s in inside] == sorted(s.order for s in inside)
 
@@ -105,11 +107,21 @@ class Model(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.step is not None:
             self.end()
-        while (step := self.scheduler.begin(self.now)) is not None:
+        while (step := self.scheduler.begin(self.now)) is not None or self.scheduler.next_s is not None:
+            if step is None:
+                assert self.scheduler.next_s is not None
+                self.now = self.scheduler.next_s
+                continue
             self.step = step
             self.end()
         assert self.ends == dict.fromkeys(self.all, 1), "somebody never ended"
         assert self.scheduler.blocks.used == 0
+
+
+class LateModel(Model):
+    """The same where a request is on its way for some steps."""
+
+    constants = Constants(latency_s=0.02)
 
 
 class StaticModel(Model):
@@ -127,6 +139,8 @@ class StaticModel(Model):
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestLateModel = LateModel.TestCase
+TestLateModel.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestStaticModel = StaticModel.TestCase
 TestStaticModel.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
@@ -233,3 +247,27 @@ def test_static_batch_lets_nobody_in_until_its_last_member_ends() -> None:
 def test_a_sequence_too_long_for_the_model_is_refused() -> None:
     with pytest.raises(ValueError, match="max_model_len"):
         Scheduler(Constants(), TIGHT).add(sequence(40, 9), 0.0)
+
+
+def test_a_request_is_in_the_line_after_its_latency_however_idle_the_engine_is() -> None:
+    scheduler = Scheduler(Constants(latency_s=0.5), TIGHT)
+    first, left = sequence(), sequence()
+    scheduler.add(first, 1.0)
+    scheduler.add(left, 1.2)
+    assert scheduler.begin(1.4) is None
+    assert scheduler.next_s == 1.5
+    assert scheduler.abort(left)
+    assert scheduler.begin(1.5) is not None
+    assert scheduler.running == [first]
+    assert scheduler.next_s is None
+
+
+def test_attention_costs_a_prompt_its_pairs_and_a_token_all_before_it() -> None:
+    constants = Constants(base_s=0.0, per_sequence_s=0.0, per_prefill_token_s=0.0, per_context_token_s=1.0)
+    scheduler = Scheduler(constants, TIGHT)
+    scheduler.add(sequence(prompt=8, output=3), 0.0)
+    seconds = []
+    while (step := scheduler.begin(0.0)) is not None:
+        seconds.append(step.seconds)
+        scheduler.end(step, 0.0)
+    assert seconds == [8 * 7 / 2, 8, 9]

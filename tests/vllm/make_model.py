@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is made here changes, so that an older folder is made again."""
 
 SEED = 20
@@ -60,8 +60,11 @@ def docstrings() -> Iterator[str]:
                 yield text
 
 
-def write_tokenizer(folder: Path) -> dict[str, int]:
-    """Trains the tokenizer, writes its files and returns the ids of the special tokens."""
+def write_tokenizer(folder: Path) -> tuple[dict[str, int], list[int]]:
+    """Trains the tokenizer and writes its files.
+
+    Returns the ids of the special tokens, and those of all that are no text by themselves: parts of a character too.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -86,11 +89,17 @@ def write_tokenizer(folder: Path) -> dict[str, int]:
             "chat_template": CHAT_TEMPLATE,
         },
     )
-    return {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    said = [tokenizer.decode([number], skip_special_tokens=True) for number in range(tokenizer.get_vocab_size())]
+    silent = [number for number, text in enumerate(said) if not text or "\ufffd" in text]
+    return {token: tokenizer.token_to_id(token) for token in SPECIAL}, silent
 
 
-def weights() -> dict[str, Any]:
-    """Random weights under the names that a Qwen2 checkpoint has; the head is the embedding, transposed."""
+def weights(silent: list[int]) -> dict[str, Any]:
+    """Random weights under the names that a Qwen2 checkpoint has; the head is the embedding, transposed.
+
+    Silent tokens have rows of zeros and so are never the likeliest: at temperature 0 each token of an answer is an
+    event with text, and whoever times events times tokens.
+    """
     import numpy as np
 
     source = np.random.default_rng(SEED)
@@ -113,6 +122,7 @@ def weights() -> dict[str, Any]:
         made[f"{prefix}mlp.down_proj.weight"] = matrix(HIDDEN, INTERMEDIATE)
         made[f"{prefix}input_layernorm.weight"] = ones()
         made[f"{prefix}post_attention_layernorm.weight"] = ones()
+    made["model.embed_tokens.weight"][silent] = 0.0
     return made
 
 
@@ -129,7 +139,7 @@ def make(folder: Path) -> bool:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     mark.unlink(missing_ok=True)
-    ids = write_tokenizer(folder)
+    ids, silent = write_tokenizer(folder)
     write_json(
         folder / "config.json",
         {
@@ -153,7 +163,7 @@ def make(folder: Path) -> bool:
         },
     )
     write_json(folder / "generation_config.json", {"eos_token_id": ids[END], "pad_token_id": ids[SPECIAL[0]]})
-    save_file(weights(), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights(silent), folder / "model.safetensors", metadata={"format": "pt"})
     write_json(mark, {"format": FORMAT})
     return True
 

@@ -28,6 +28,8 @@ _SIZES = numbers.Limits()
 @click.option("--base-s", type=float, help=f"Seconds of a step by itself. [{_DEFAULT.base_s}]")
 @click.option("--per-sequence-s", type=float, help=f"And for each sequence. [{_DEFAULT.per_sequence_s}]")
 @click.option("--per-prefill-token-s", type=float, help=f"And prompt token. [{_DEFAULT.per_prefill_token_s}]")
+@click.option("--per-context-token-s", type=float, help=f"And token attended to. [{_DEFAULT.per_context_token_s}]")
+@click.option("--latency-s", type=float, help=f"Of a request, outside the engine. [{_DEFAULT.latency_s}]")
 @click.option("--sleep-1-s", type=float, help=f"Falling asleep, level 1. [{_DEFAULT.sleep_1_s}]")
 @click.option("--sleep-2-s", type=float, help=f"Level 2. [{_DEFAULT.sleep_2_s}]")
 @click.option("--wake-1-s", type=float, help=f"Waking from level 1. [{_DEFAULT.wake_1_s}]")
@@ -47,6 +49,8 @@ _SIZES = numbers.Limits()
 @click.option("--fault", multiple=True, help='JSON, such as {"kind":"cut","after_events":3}; see simulator/faults.py.')
 def main(host: str, port: int, model_name: tuple[str, ...], file: Path | None, speed: float, **given: Any) -> None:
     """A simulated engine that speaks vLLM's HTTP and metrics. It needs no GPU and no model.
+
+    `headgate simulate --fit RAW...` takes its times from a real engine's `headgate bench` results instead.
 
     POST /simulator/faults makes it fail at run time; GET /simulator/state says what it is doing. Exit status:
     0 after SIGTERM, 1 where the start failed, 2 for bad arguments.

@@ -21,21 +21,30 @@ if TYPE_CHECKING:
 class Constants:
     """Durations in seconds. The defaults resemble a 0.5 B model on a small GPU.
 
-    One engine step takes ``base_s + per_sequence_s * running + per_prefill_token_s * prefill_tokens``.
+    One engine step takes ``base_s + per_sequence_s * running + per_prefill_token_s * prefill_tokens +
+    per_context_token_s * context_tokens``; a token's context is what attention reads for it: every token before it.
+    ``latency_s`` is what a request spends outside the engine, however busy that is.
     """
 
     base_s: float = 0.006
     per_sequence_s: float = 0.000_05
     per_prefill_token_s: float = 0.000_02
+    per_context_token_s: float = 0.0
+    latency_s: float = 0.0
     load_s: float = 0.3
     sleep_1_s: float = 0.2
     sleep_2_s: float = 0.05
     wake_1_s: float = 0.15
     wake_2_s: float = 0.6
 
-    def step_s(self, running: int, prefill_tokens: int) -> float:
-        """Seconds that one step takes with so many sequences in it and so many prompt tokens computed."""
-        return self.base_s + self.per_sequence_s * running + self.per_prefill_token_s * prefill_tokens
+    def step_s(self, running: int, prefill_tokens: int, context_tokens: int = 0) -> float:
+        """Seconds that one step takes with so many sequences in it, prompt tokens computed and tokens attended to."""
+        return (
+            self.base_s
+            + self.per_sequence_s * running
+            + self.per_prefill_token_s * prefill_tokens
+            + self.per_context_token_s * context_tokens
+        )
 
     def sped_up(self, factor: float) -> Constants:
         """The same engine, ``factor`` times as fast in everything."""

@@ -12,10 +12,12 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from headgate.simulator.answer import Answer, Plan
 from headgate.simulator.sequence import Sequence
+from headgate.simulator.timer import Timer
 
 if TYPE_CHECKING:
     from headgate.simulator.metrics import Statistics
@@ -46,6 +48,7 @@ class Engine:
         self._moving = asyncio.Event()
         self._moving.set()
         self._thaw_timer: asyncio.TimerHandle | None = None
+        self._timer = Timer()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -129,15 +132,25 @@ class Engine:
             if step is None:
                 self._woken.clear()
                 if not self._leaving:
-                    await self._woken.wait()
+                    await self._something_to_do()
                 due = time.monotonic()
                 continue
             due += step.seconds
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await self._timer.until(due)
             if not self._moving.is_set():
                 await self._moving.wait()
             due = max(due, time.monotonic() - _MOST_LAG_S)
             self._book(step, due)
+
+    async def _something_to_do(self) -> None:
+        """Return once somebody has come or left."""
+        next_s = None if self.asleep else self.scheduler.next_s
+        if next_s is None:
+            await self._woken.wait()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, next_s - time.monotonic())):
+                    await self._woken.wait()
 
     def _book(self, step: Step, now: float) -> None:
         made = self.scheduler.end(step, now)

@@ -8,6 +8,9 @@ computed again later.
 With static batching a batch is filled once and nobody joins until its last member has ended; every step costs
 as much as the whole batch, since a padded batch computes its ended members too.
 
+A request is ``coming`` for ``latency_s`` before it is in the line: the server in front of an engine reads and tokenizes
+it, and the answer takes its way back.
+
 Ends at counts and moments: words are in ``text``, waking those who wait for a token in ``engine``.
 """
 
@@ -31,6 +34,7 @@ class Scheduler:
         self.constants = constants
         self.limits = limits
         self.blocks = Blocks(limits.num_gpu_blocks, caching=limits.prefix_caching)
+        self.coming: deque[tuple[float, Sequence]] = deque()
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
@@ -43,28 +47,44 @@ class Scheduler:
     def __repr__(self) -> str:
         return f"<Scheduler {len(self.running)} running, {len(self.waiting)} waiting, {self.blocks!r}>"
 
+    @property
+    def next_s(self) -> float | None:
+        """When the next of those that are coming will be in the line; None where nobody is."""
+        return self.coming[0][0] if self.coming else None
+
     def add(self, sequence: Sequence, now: float) -> None:
-        """Put a sequence in the line. Raises ValueError where it would be longer than the model takes."""
+        """Take a sequence in. Raises ValueError where it would be longer than the model takes."""
         if sequence.prompt_tokens + sequence.output_tokens > self.limits.max_model_len:
             raise ValueError("longer than max_model_len")
         self._arrivals += 1
         sequence.order = self._arrivals
         sequence.arrived_s = now
-        self.waiting.append(sequence)
+        if self.constants.latency_s:
+            self.coming.append((now + self.constants.latency_s, sequence))
+        else:
+            self.waiting.append(sequence)
 
     def abort(self, sequence: Sequence) -> bool:
         """End a sequence now and take its blocks back; False where it had ended already."""
         if sequence.finished is not None:
             return False
         if sequence.table is None:
-            self.waiting.remove(sequence)
+            if sequence in self.waiting:
+                self.waiting.remove(sequence)
+            else:
+                self.coming = deque(entry for entry in self.coming if entry[1] is not sequence)
         else:
             self.running.remove(sequence)
         self._end(sequence, "abort")
         return True
 
     def begin(self, now: float) -> Step | None:
-        """The next step, or None where nobody is to be served. Each ``begin`` is followed by its ``end``."""
+        """The next step, or None where nobody is to be served. Each ``begin`` is followed by its ``end``.
+
+        After None, ``next_s`` is when to ask again.
+        """
+        while self.coming and self.coming[0][0] <= now:
+            self.waiting.append(self.coming.popleft()[1])
         work: list[tuple[Sequence, int]] = []
         budget = self.limits.max_num_batched_tokens
         preempted = self.preemptions
@@ -91,7 +111,8 @@ class Scheduler:
         # A sequence that has its whole prompt needs one token more; anything beyond that is prefill.
         prefill = sum(n for s, n in work if not s.made or s.tokens - s.computed > 1)
         batch = max(self._batch, len(work)) if self.limits.static_batching else len(work)
-        return Step(work, prefill, self.constants.step_s(batch, prefill))
+        context = sum(n * s.computed + n * (n - 1) // 2 for s, n in work) if self.constants.per_context_token_s else 0
+        return Step(work, prefill, self.constants.step_s(batch, prefill, context))
 
     def end(self, step: Step, now: float) -> Made:
         """Book a step that has just ended; sequences aborted while it ran get nothing of it."""

@@ -143,6 +143,7 @@ class Rehearsal:
         self._seen = _Seen()
         self._ended_before = NONE_ENDED
         self._tick_at = inf
+        self._next_at = -inf
 
     def run(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Play it through, until all have ended; the same jobs, filled in."""
@@ -267,6 +268,9 @@ class Rehearsal:
         if step is not None:
             self._stepping = True
             self._at(now + step.seconds, lambda then: self._stepped(then, step))
+        elif (next_s := self.scheduler.next_s) is not None and next_s != self._next_at:
+            self._next_at = next_s
+            self._at(next_s, lambda _: None)  # whatever happens, the engine is looked at after it
 
     def _stepped(self, now: float, step: engine.Step) -> None:
         self._stepping = False
