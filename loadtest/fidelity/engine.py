@@ -44,7 +44,7 @@ def vllm(command: Path, folder: Path) -> Iterator[str]:
     model = folder / "tiny"
     subprocess.run([command.parent / "python", MAKER, model], check=True, timeout=120)
     port = 18_700 + os.getpid() % 200
-    arguments = [
+    arguments: list[str | Path] = [
         *(command, "serve", model, "--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *(f"--{name.replace('_', '-')}={value}" for name, value in LIMITS.items()),

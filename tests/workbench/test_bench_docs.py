@@ -9,11 +9,13 @@ from pathlib import Path
 import click
 import pytest
 
+from headgate.simulator.cli import main as simulate
 from headgate.workbench.bench import slo
 from headgate.workbench.bench.arrivals import shape
 from headgate.workbench.bench.command import bench
 from headgate.workbench.bench.workload import WORKLOADS
 from headgate.workbench.compare.command import compare
+from headgate.workbench.fitting.command import fit
 from headgate.workbench.report.command import report
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +32,9 @@ def flags(command: click.Command, *, hidden: bool) -> set[str]:
 
 
 def test_every_flag_on_the_page_exists() -> None:
-    known = set().union(*(flags(command, hidden=True) for command in (bench, compare, report)))
-    engines = {"--base-s"}  # of the simulated engine
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) - {"--help"} <= known | engines
+    known = set().union(*(flags(command, hidden=True) for command in (bench, compare, report, simulate, fit)))
+    of_vllm = {"--max-num-seqs"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) - {"--help", "--fit"} <= known | of_vllm
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from math import log10
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -44,7 +45,7 @@ _SHOWN = {
 @click.option("--max-model-len", default=_SIZES.max_model_len, show_default=True, help="Its own.")
 @click.option("--num-gpu-blocks", default=_SIZES.num_gpu_blocks, show_default=True, help="Its KV cache, in blocks.")
 @click.option("--block-size", default=_SIZES.block_size, show_default=True, help="Tokens in a block.")
-def fit(files: tuple[Path, ...], out: Path, **sizes: int) -> None:
+def fit(files: tuple[Path, ...], out: Path, **sizes: Any) -> None:
     """Fit the simulated engine's times to a real engine.
 
     RAW are results of `headgate bench` against the engine itself, or folders of them: several numbers of users (1, 4,
