@@ -232,3 +232,19 @@ def test_client_that_leaves_with_its_whole_answer_was_served(
     gate.until(active=0)
     gate.until_counted(served + 1, route=path, reason="ok")
     assert gate.metric("api_requests_total", route=path, reason="client_left") == left
+
+
+@pytest.mark.parametrize("status", [b"000", b"099", b"600"])
+def test_status_that_there_is_not_is_no_answer(gate: Gateway, engine: Scripted, status: bytes) -> None:
+    """One below 100 passed for an interim answer, and its body for that of an answer that never came."""
+    for _ in range(TRIES):
+        engine.say(b"HTTP/1.1 " + status + b" OK\r\n\r\nuntil the end", then_close=True)
+    reply = gate.ask()
+    assert (reply.status, reply.error["code"]) == (502, "engine_failed")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_error_that_is_no_utf_8_is_passed_on(gate: Gateway, engine: Scripted, stream: bool) -> None:
+    """The gateway itself failed at it: msgspec says of keys that they are no UTF-8, by an error of another kind."""
+    engine.say(JSON.replace(b"200 OK", b"400 Bad Request") + sized(b'{"\xe5":1,"error":{"message":"no"}}'))
+    assert gate.ask(chat(stream=stream)).status == 400

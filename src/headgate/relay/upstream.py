@@ -261,7 +261,7 @@ class Exchange(asyncio.Protocol):
             self._trailing = True  # a second answer to one request: the connection can't be trusted again
             return
         status = self._parser.get_status_code()
-        if status > 599:
+        if not 100 <= status <= 599:
             raise ValueError(f"there is no status {status}")
         if status >= 200 and self._receiver is not None:
             self._head_done = True

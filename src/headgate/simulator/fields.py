@@ -37,7 +37,7 @@ class Fields:
         value = self.values.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:  # inf and nan leave nan
             wrong(name, "Input should be a valid integer")
         if value < minimum:
             wrong(name, f"{name} must be at least {minimum}, got {value}.")

@@ -126,5 +126,7 @@ async def detokenize(exchange: Exchange, service: Service) -> None:
     """``POST /detokenize``: what ``/tokenize`` was given."""
     fields = Fields(await exchange.json_body())
     service.model(fields)
-    (prompt,) = fields.prompts("tokens")
+    prompt, *others = fields.prompts("tokens")
+    if others:
+        wrong("tokens", "Input should be a valid list of token ids")
     await exchange.json({"prompt": prompt.rstrip(b"\0").decode("utf-8", "replace")})
