@@ -220,9 +220,10 @@ class Stage:
 
     async def tasks(self) -> int:
         self.board.tasks = -1
-        self.signal(signal.SIGUSR1)
 
         async def told() -> bool:
+            self.signal(signal.SIGUSR1)
+            await asyncio.sleep(0.05)
             return self.board.tasks >= 0
 
         await wait(told, "the gateway counts its tasks", 10.0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import ipaddress
 import logging
@@ -77,6 +78,9 @@ EXIT_CLEAN = 0
 EXIT_START_FAILED = 1
 EXIT_BAD_SETTINGS = 2
 EXIT_DRAIN_LIMIT = 3
+
+MMAP_BYTES = 128 * 1024
+_M_MMAP_THRESHOLD = -3
 
 
 class StartError(Exception):
@@ -447,6 +451,7 @@ def serve(settings: Settings, *, announce: Callable[[Gateway, str], None]) -> in
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not stream.isatty())
     logs.configure(stream, as_json=as_json, level=settings.log_level)
     _raise_file_limit()
+    _give_memory_back()
     listener = listen(settings.host, settings.port)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(settings, listener, stream, as_json, announce))
@@ -457,6 +462,16 @@ def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _give_memory_back() -> None:
+    """Have large buffers returned to the system when they are freed.
+
+    glibc does so above a threshold, and raises it to the largest that was ever freed: one long body, and those that
+    follow lie among small things in the heap, which then never shrinks. A threshold that is set stays where it is.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
