@@ -100,8 +100,6 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # uvicorn leaves the timer of a connection that was reset, which keeps all of it in memory until it rings.
-        self._unset_keepalive_if_required()
         if self.on_gone is not None and self._answering:
             self.on_gone()
 
