@@ -35,7 +35,7 @@ from headgate import __version__
 from headgate.api import admin, console, events, operations, problems
 from headgate.api.application import Application
 from headgate.api.auth import ANONYMOUS, Keys
-from headgate.api.connection import Connection
+from headgate.api.connection import Connection, close_after_answers
 from headgate.api.console import burst
 from headgate.api.generation import Generation
 from headgate.api.guard import Guard, Sweep
@@ -400,9 +400,7 @@ class Gateway:
                 await self._gate.wait_idle()
         except TimeoutError:
             clean = False
-            self._gate.evict()
-            cut = self._flow.cut_all(Refusal(Reason.DRAINING, "The gateway is shutting down.", retry_after_s=1.0))
-            log.warning("the drain limit of %g s is reached: %d answers were cut short", limit_s, cut)
+            log.warning("the drain limit of %g s is reached: %d answers were cut short", limit_s, self.cut_short())
         await self.pool.stop()
         self.engines.close()
         self.gpus.stop()
@@ -412,6 +410,11 @@ class Gateway:
         if self._tracer is not None:
             await self._tracer.close()
         return clean
+
+    def cut_short(self) -> int:
+        """End all that runs and waits, each told why; how many answers that cut."""
+        self._gate.evict()
+        return self._flow.cut_all(Refusal(Reason.DRAINING, "The gateway is shutting down.", retry_after_s=1.0))
 
 
 class _Server(uvicorn.Server):
@@ -520,13 +523,14 @@ async def _run(
     gc.freeze()
     gc.set_threshold(10_000, 50, 50)
     await ends.get()
+    close_after_answers(server.server_state)
     draining = asyncio.create_task(gateway.drain(), name="drain")
     again = asyncio.create_task(ends.get(), name="second signal")
     await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
     if not draining.done():
-        log.warning("a second signal: ending at once")
         draining.cancel()
         await asyncio.gather(draining, return_exceptions=True)
+        log.warning("a second signal: ending at once, %d answers were cut short", gateway.cut_short())
         await gateway.pool.stop()
         gateway.log.flush()
         return EXIT_DRAIN_LIMIT

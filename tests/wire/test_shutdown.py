@@ -32,6 +32,29 @@ def test_stream_runs_to_its_end_while_newcomers_are_told_draining(engine: Engine
         assert gate.exit_status() == 0
 
 
+def test_every_answer_of_a_drain_says_that_its_connection_closes(engine: Engine) -> None:
+    """Nothing told a balancer's kept connections: their next request met a closed one."""
+    with (
+        gateway(engine, "--max-active", "1") as gate,
+        gate.client() as running,
+        gate.client() as waiting,
+        gate.client() as kept,
+    ):
+        assert "connection" not in kept.ask(CHAT, chat()).headers, "kept alive while nothing ends"
+        running.post(CHAT, chat(200)).until_events(1)
+        waiting.post(CHAT, chat(2, stream=False))
+        gate.until(active=1, queued=1)
+        gate.terminate()
+        until_draining(gate)
+        assert gate.get("/ready").headers["connection"] == "close"
+        refused = kept.ask(CHAT, chat())
+        check(refused, "draining")
+        assert refused.headers["connection"] == "close"
+        assert running.reply().events[-1] == DONE
+        assert waiting.reply().headers["connection"] == "close"
+        assert gate.exit_status() == 0
+
+
 def test_drain_limit_ends_streams_with_an_error_event_and_exit_3() -> None:
     with (
         simulated_engine(*ROOMY) as engine,
@@ -56,11 +79,21 @@ def test_drain_limit_ends_streams_with_an_error_event_and_exit_3() -> None:
 
 
 def test_second_signal_ends_at_once(engine: Engine) -> None:
-    with gateway(engine, "--drain-timeout-s", "3600") as gate, gate.hold(1):
+    with (
+        gateway(engine, "--drain-timeout-s", "3600", "--max-active", "1") as gate,
+        gate.client() as running,
+        gate.client() as waiting,
+    ):
+        running.post(CHAT, chat(4000), x_request_id="ran").until_events(1)
+        waiting.post(CHAT, chat(), x_request_id="waited")
+        gate.until(active=1, queued=1)
         gate.terminate()
         until_draining(gate)
         gate.terminate()
         assert gate.exit_status() == 3
+        assert running.reply().data[-1]["error"]["code"] == "draining", "and who is cut off is told so"
+        check(waiting.reply(), "draining")
+        assert gate.logged("ran")["reason"] == gate.logged("waited")["reason"] == "draining"
 
 
 def test_idle_gateway_leaves_with_0_and_takes_its_engine_along() -> None:

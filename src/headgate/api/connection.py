@@ -233,6 +233,8 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         if origin is not None:
             self.cycle.default_headers = [*self.cycle.default_headers, *self._guard.cross_origin(origin)]
+        if getattr(self.server_state, "ending", False):
+            self.cycle.keep_alive = False
 
     @property
     def _answering(self) -> bool:
@@ -337,6 +339,19 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         if self.on_resume is not None:
             self.on_resume()
+
+
+def close_after_answers(state: Any) -> None:
+    """From now on every answer says ``connection: close``, and its connection is closed after it.
+
+    So whoever keeps connections, a balancer above all, is told before the listener goes; an idle connection is told
+    with its next answer and not closed under a request that is on its way. ``state`` is uvicorn's, which all its
+    connections share.
+    """
+    state.ending = True
+    for connection in list(state.connections):
+        if connection.cycle is not None and not connection.cycle.response_complete:
+            connection.cycle.keep_alive = False
 
 
 class _Body:
