@@ -50,6 +50,7 @@ from headgate.keys import KeysError
 from headgate.keys.book import Book
 from headgate.picture import Picture
 from headgate.pool.history import History
+from headgate.pool.keep import Keep
 from headgate.pool.launchers import Launch
 from headgate.pool.launchers.remote import RemoteLauncher, parse_url
 from headgate.pool.launchers.simulated import SimulatedLauncher
@@ -112,6 +113,11 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
         return [VllmLauncher(settings.model, names, args, settings.engine_command)]
     except ValueError as error:
         raise SettingsError(str(error)) from None
+
+
+def keep_of(settings: Settings, name: str) -> Keep:
+    """How this gateway's engine outlives it: known by the gateway's own port, of which a machine has one."""
+    return Keep(settings.cache_dir, f"engine-{settings.port}-{name}", wanted=settings.engine_keep)
 
 
 def tracer(endpoint: str | None) -> Tracer | None:
@@ -224,6 +230,7 @@ class Gateway:
                 wedged_after_s=settings.wedged_after_s,
                 in_flight=partial(self._held, name),
                 relayed=partial(self._relayed, name),
+                keep=keep_of(settings, name),
             )
             for name, launch in ((f"e{i}", launch) for i, launch in enumerate(launchers(settings)))
         ]
@@ -532,6 +539,8 @@ async def _run(
         await asyncio.gather(draining, return_exceptions=True)
         log.warning("a second signal: ending at once, %d answers were cut short", gateway.cut_short())
         await gateway.pool.stop()
+        server.should_exit = server.force_exit = True
+        await serving  # nobody is answered any more who would miss in the log
         gateway.log.flush()
         return EXIT_DRAIN_LIMIT
     again.cancel()

@@ -110,6 +110,31 @@ def check(model: str | None, config: Path | None, as_json: bool, **flags: Any) -
     sys.exit(check_.run(model, flags, as_json, config))
 
 
+@main.command("stop-engine")
+@click.option("--port", type=click.IntRange(0, 65535), help="The gateway's own port. [its setting, or 8080]")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where it is written down. [the setting]")
+def stop_engine(port: int | None, cache_dir: Path | None) -> None:
+    """Stop the engine that a gateway with ENGINE_KEEP left running.
+
+    While a gateway uses it, end that first. Exit status: 0 it has stopped, 1 there is none, 2 bad settings.
+    """
+    import asyncio
+
+    from headgate.app import keep_of
+    from headgate.settings import SettingsError, load
+
+    try:
+        settings = load({"port": port, "cache_dir": cache_dir}, os.environ)
+    except SettingsError as error:
+        click.echo(f"headgate: {error}", err=True)
+        sys.exit(2)
+    how = asyncio.run(keep_of(settings, "e0").stop(grace_s=15.0))
+    click.echo(
+        f"The engine has stopped: {how}" if how else f"No engine was left running by a gateway on {settings.port}."
+    )
+    sys.exit(0 if how else 1)
+
+
 @main.command()
 @click.argument("url", default="http://127.0.0.1:8080")
 @click.option(

@@ -138,6 +138,10 @@ class Settings(BaseSettings):
     )
     engine_command: str = Field("vllm", description="The vLLM executable, which may live in an environment of its own.")
     engine_args: str = Field("", description="Arguments passed on to the engine unchanged, quoted as for a shell.")
+    engine_keep: bool = Field(
+        False,
+        description="The engine outlives the gateway, and the next one takes it over; `headgate stop-engine` ends it.",
+    )
     engine_api_key: str | None = Field(
         None, pattern=r"^[\x21-\x7e]+$", description="Key sent to remote engines that want one.", repr=False
     )
@@ -221,7 +225,7 @@ class Settings(BaseSettings):
     )
     cache_dir: Path = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headgate",
-        description="Where start-up times are remembered.",
+        description="Where start-up times are remembered, and a kept engine is written down.",
     )
 
     @model_validator(mode="after")

@@ -32,7 +32,10 @@ NOT_READ_ONLY = {"open-webui", "dcgm-exporter"}
 """Their software writes to its own folders."""
 ROOT_INSIDE = {"open-webui", "dcgm-exporter"}
 """Upstream runs them as root and tests no other user; here it is a root without capabilities."""
-NOT_FOR_THE_STACK = {"cache_dir", "engine", "engine_command", "engine_urls", "engine_api_key", "host", "port"}
+NOT_FOR_THE_STACK = {
+    *("cache_dir", "engine", "engine_command", "engine_urls", "engine_api_key", "host", "port"),
+    "engine_keep",  # a container ends with its first process, and everything in it
+}
 """Settings that the stack decides, or that have no meaning in it."""
 
 

@@ -15,7 +15,7 @@ import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -63,10 +63,23 @@ class _Report(msgspec.Struct):
     killed: int = 0
 
 
-class EngineProcess:
-    """A running engine. Make one with ``start``."""
+class Guard(Protocol):
+    """What is needed of a guard, whether it is a child of ours or another gateway's that was taken over."""
 
-    def __init__(self, guard: asyncio.subprocess.Process, mark: str, on_line: Callable[[str], None]) -> None:
+    @property
+    def stdin(self) -> asyncio.StreamWriter | None: ...
+    @property
+    def stdout(self) -> asyncio.StreamReader | None: ...
+    @property
+    def stderr(self) -> asyncio.StreamReader | None: ...
+    async def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+class EngineProcess:
+    """A running engine. Make one with ``start``, or with ``pool.keep`` of one that runs already."""
+
+    def __init__(self, guard: Guard, mark: str, on_line: Callable[[str], None]) -> None:
         self._guard = guard
         self._mark = mark
         self._on_line = on_line
@@ -77,9 +90,15 @@ class EngineProcess:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], env: Mapping[str, str], on_line: Callable[[str], None] = lambda _: None
+        cls,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        on_line: Callable[[str], None] = lambda _: None,
+        keep: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> EngineProcess:
         """Start a command; ``env`` is added to what this process has.
+
+        ``keep`` is given its mark, and gives what makes the guard keep it when this process ends.
 
         Raises:
             OSError: the guard cannot be started. A command that cannot be is an exit with status 127.
@@ -90,7 +109,7 @@ class EngineProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **env, MARK: mark},
+            env={**os.environ, **env, **keep(mark), MARK: mark},
             start_new_session=True,  # a terminal's Ctrl-C is for the gateway
         )
         return cls(guard, mark, on_line)
@@ -133,6 +152,12 @@ class EngineProcess:
         """Close the pipe, upon which the guard kills all; for when nobody can wait any more."""
         if self._guard.stdin is not None:
             self._guard.stdin.close()
+
+    def release(self) -> None:
+        """Leave it to its guard, which keeps it: from here on nothing is known of it."""
+        for task in (self._ending, self._reading):
+            task.cancel()
+        self.let_go()
 
     def _tell(self, command: bytes) -> None:
         # Five bytes into an empty pipe need no drain; a guard that is gone already needs no command.

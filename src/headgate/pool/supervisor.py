@@ -31,6 +31,7 @@ from headgate.pool.statement import Statement
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headgate.pool.keep import Keep
     from headgate.pool.launchers import Address, Launch, LoadProgress
 
 
@@ -62,6 +63,7 @@ class Supervisor:
         in_flight: our work at this engine now.
         relayed: how many events were relayed from it so far.
         on_change: called when its state, slots, models or phase of loading have changed.
+        keep: how it outlives this gateway, and how it is found again; None: it never does.
         max_active: slots while it is ready; None for what follows from its own statement.
 
     Attributes:
@@ -89,6 +91,7 @@ class Supervisor:
         on_change: Callable[[Supervisor], None] | None = None,
         max_active: int | None = None,
         pace: Pace | None = None,
+        keep: Keep | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         self.name = name
@@ -110,6 +113,7 @@ class Supervisor:
         self._listeners = [on_change] if on_change else []
         self._max_active = max_active
         self._pace = pace or Pace()
+        self._keep = keep
         self._log = logger or logging.getLogger(__name__)
 
         self._task: asyncio.Task[None] | None = None
@@ -122,6 +126,7 @@ class Supervisor:
         self._retry_at_s = 0.0
 
         self._process: EngineProcess | None = None
+        self._taken_over = False
         self._health: Health | None = None
         self._since_s = self._born_s = clock()
         self._first_ready_s: float | None = None
@@ -325,8 +330,16 @@ class Supervisor:
                 await self._health.close()
 
     async def _launch(self) -> None:
-        launch = self.launch = self._launch_factory()
-        self._log.info("engine %s: %s starts at %s", self.name, launch.kind, launch.address.url)
+        launch = self._launch_factory()
+        found: tuple[EngineProcess, Launch] | None = None
+        if launch.is_ours and self._keep is not None:
+            found = await self._keep.rejoin(launch, self._read_line)
+        self._taken_over = found is not None
+        if found is not None:
+            self._process, launch = found
+        self.launch = launch
+        verb = "starts" if found is None else "runs already"
+        self._log.info("engine %s: %s %s at %s", self.name, launch.kind, verb, launch.address.url)
         self._health = Health(
             launch,
             clock=self._clock,
@@ -335,7 +348,9 @@ class Supervisor:
             pace=self._pace,
         )
         if launch.is_ours:
-            self._process = await EngineProcess.start(launch.argv, launch.env, self._read_line)
+            if self._process is None:
+                keep = self._keep.plan(launch) if self._keep is not None else lambda _: {}
+                self._process = await EngineProcess.start(launch.argv, launch.env, self._read_line, keep)
             self._process.on_end(self._nudge.set)
         self._tell()  # its address and names are known now
 
@@ -414,7 +429,7 @@ class Supervisor:
         if self._first_ready_s is None:
             self._first_ready_s = now_s
             self.last_wake_s = now_s - self._born_s
-            if self.launch.is_ours:
+            if self.launch.is_ours and not self._taken_over:
                 self._history.record(self.launch.history_key, self.last_wake_s)
         self.models = self._health.models
         self.failure = None
@@ -438,7 +453,11 @@ class Supervisor:
             self._log.error("engine %s is restarted: %s", self.name, self.failure)
             self._move(Event.STALLED)
         self._move(Event.STOP)
-        if process is not None:
+        if process is not None and ending is _Ending.ASKED and self._keep is not None and self._keep.wanted:
+            process.release()
+            self._log.info("engine %s is left running: process %s", self.name, process.pid)
+            self._process = None
+        elif process is not None:
             assert self.launch is not None
             # A hung engine would not hear a SIGTERM, and a vLLM that loads swallows it and goes on loading.
             deaf = ending is _Ending.WEDGED or self._first_ready_s is None

@@ -10,6 +10,10 @@ leaves EngineCore with the GPU's memory (vllm#55510). So each engine is started 
 - has the kernel kill the engine's main process should the guard itself be killed. What is left then is the
   gateway's to find (``pool.remains``).
 
+With a plan for it in its environment (``KEEP``) the engine outlives the gateway: the end of standard input is no order
+then. The guard stays, writes down who it and the engine are, and listens on a Unix socket, where the next gateway takes
+its place: the same commands and reports, and what the engine prints as ``{"output": …}`` (``pool.keep``).
+
 Standard library only, and started by its path with ``-I -S``: it runs before anything is imported, and stays
 small. Commands on standard input, a line each: ``term`` (SIGTERM to the main process), ``kill`` (all, now).
 Reports on standard output, a line of JSON each: ``{"pid": …}``, then ``{"status": …, "killed": …}``. What the
@@ -21,9 +25,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import select
 import signal
+import socket
 import sys
 import time
 
@@ -33,6 +39,8 @@ ON_LINUX = sys.platform == "linux"
 COMPLAIN_AFTER_S = 5.0
 TRACKER_GRACE_S = 2.0
 """Python's resource trackers remove the shared memory of those who were killed, once they are alone."""
+KEEP = "HEADGATE_ENGINE_KEEP_PLAN"
+"""JSON: ``record`` and ``socket``, paths of one folder; ``told``, what the record is to say besides."""
 FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -50,17 +58,143 @@ def main(argv: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     is_subreaper = _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
-    pid = _start(argv)
-    _report(f'{{"pid": {pid}}}')
-    status = _watch(pid, wake_reader)
+    plan = os.environ.pop(KEEP, None)  # the engine need not know
+    keeper = _Keeper(json.loads(plan)) if plan else None
+    pid = _start(argv, 2 if keeper is None else keeper.output_writer)
+    report = _report
+    if keeper is not None:
+        keeper.begin(pid)
+        report = keeper.report
+    report(f'{{"pid": {pid}}}')
+    status = _watch(pid, wake_reader) if keeper is None else keeper.watch(wake_reader)
     if not is_subreaper:
         _kill_group(pid)
     status, killed = _sweep(pid, status, wake_reader)
-    _report(f'{{"status": {status}, "killed": {killed}}}')
+    if keeper is not None:
+        keeper.end()
+    report(f'{{"status": {status}, "killed": {killed}}}')
     return 0
 
 
-def _start(argv: list[str]) -> int:
+class _Keeper:
+    """What a guard does that outlives its gateway."""
+
+    def __init__(self, plan: dict[str, object]) -> None:
+        self._folder, self._record = os.path.split(str(plan["record"]))
+        self._socket = os.path.basename(str(plan["socket"]))
+        self._told = plan["told"]
+        self._output, self.output_writer = os.pipe()
+        self._by_pipes = True
+        self._gateway: socket.socket | None = None
+        self._buffered = b""
+        self._pid = 0
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._folder, self._socket))
+        self._listener = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        folder = os.open(self._folder, os.O_PATH)
+        try:
+            self._listener.bind(f"/proc/self/fd/{folder}/{self._socket}")  # a socket's path may have 107 bytes
+        finally:
+            os.close(folder)
+            os.umask(before)
+
+    def begin(self, pid: int) -> None:
+        """The engine runs: write down who it is."""
+        os.close(self.output_writer)
+        os.set_blocking(self._output, False)
+        self._pid = pid
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot_id = file.read().strip()
+        who = {"boot_id": boot_id, "guard": [os.getpid(), started(os.getpid())], "engine": [pid, started(pid)]}
+        path = os.path.join(self._folder, self._record)
+        draft = f"{path}.{os.getpid()}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"told": self._told, **who}, file)
+        os.replace(draft, path)
+
+    def end(self) -> None:
+        """The engine is gone, and so is what was written down."""
+        for name in (self._record, self._socket):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self._folder, name))
+
+    def report(self, line: str) -> None:
+        if self._by_pipes:
+            _report(line)
+        else:
+            self._send(line)
+
+    def watch(self, wake_reader: int) -> int | None:
+        """As ``_watch`` does, for one gateway after the other."""
+        while True:
+            asked: int | socket.socket = 0 if self._by_pipes else self._gateway or self._listener
+            ready, _, _ = select.select([asked, self._output, wake_reader], [], [])
+            if self._output in ready:
+                self._pass_output_on()
+            if wake_reader in ready:
+                _drain(wake_reader)
+                status = _reap(self._pid)
+                if status is not None:
+                    self._pass_output_on()
+                    return status
+            if asked not in ready:
+                continue
+            if asked is self._listener:
+                self._gateway, _ = self._listener.accept()
+                self._gateway.settimeout(5.0)
+                self.report(f'{{"pid": {self._pid}}}')
+                continue
+            try:
+                chunk = os.read(asked if isinstance(asked, int) else asked.fileno(), 4096)
+            except OSError:
+                chunk = b""
+            if not chunk:
+                self._let_go()
+                continue
+            *lines, self._buffered = (self._buffered + chunk).split(b"\n")
+            if b"kill" in lines:
+                return None
+            if b"term" in lines:
+                os.kill(self._pid, signal.SIGTERM)
+
+    def _let_go(self) -> None:
+        """The gateway has gone: from here on the next one is waited for."""
+        self._buffered = b""
+        if self._by_pipes:
+            self._by_pipes = False
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(nothing, number)
+            os.close(nothing)
+            self._listener.listen(1)
+        elif self._gateway is not None:
+            self._gateway.close()
+            self._gateway = None
+
+    def _pass_output_on(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._output, 4096):
+                if self._by_pipes:
+                    with contextlib.suppress(OSError):
+                        os.write(2, chunk)
+                else:
+                    self._send(json.dumps({"output": chunk.decode("latin-1")}))
+
+    def _send(self, line: str) -> None:
+        if self._gateway is not None:
+            with contextlib.suppress(OSError):  # its end will be read
+                self._gateway.sendall(line.encode() + b"\n")
+
+
+def started(pid: int) -> int:
+    """When a process began, in clock ticks since the boot: with its number, what tells it from every other."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def _start(argv: list[str], output: int) -> int:
     guard = os.getpid()
     # Held back over the fork: until its handlers are reset the child would ignore an early SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
@@ -79,6 +213,7 @@ def _start(argv: list[str]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
+        os.dup2(output, 2)
         os.dup2(2, 1)
         os.execvp(argv[0], argv)  # noqa: S606 - the command is the operator's own
     except OSError as error:

@@ -1,0 +1,191 @@
+"""An engine that outlives its gateway: written down, found again, taken over, or stopped.
+
+The engine's guard keeps it (``launchers.guard``). It writes a record into the cache folder, mode 0600, when the engine
+starts, and removes it when the engine is gone. A record is believed where the machine has not been booted since and
+guard and engine are the very processes that it names, by number and start time; a port is never a proof. The engine is
+taken over where it was started with the arguments that would be used now. Else it is stopped, and a new one started.
+It ends at a running ``EngineProcess``; whether that engine is well is found out as of any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import signal
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from headgate.pool.launchers import Address
+from headgate.pool.launchers.guard import KEEP, started
+from headgate.pool.process import EngineProcess
+from headgate.pool.remains import kill_remains
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from headgate.pool.launchers import Launch
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 5.0
+
+
+class _Told(msgspec.Struct):
+    port: int
+    fingerprint: str
+    mark: str
+    names: list[str]
+    api_key: str | None = None
+
+
+class Record(msgspec.Struct):
+    """What a guard wrote down. Processes are a number and a start time in clock ticks."""
+
+    boot_id: str
+    guard: tuple[int, int]
+    engine: tuple[int, int]
+    told: _Told
+
+    def is_true(self) -> bool:
+        """Whether both processes are still the ones that were meant."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                if file.read().strip() != self.boot_id:
+                    return False
+            engine, began = self.engine
+            # The engine leads a group of its own from its first moment on.
+            return all(started(pid) == at for pid, at in (self.guard, (engine, began))) and os.getpgid(engine) == engine
+        except (OSError, ValueError, IndexError):
+            return False
+
+
+class Keep:
+    """The one engine of a name, of the gateway on one port.
+
+    Args:
+        folder: where the record and the guard's socket are.
+        name: of the files, without an ending.
+        wanted: whether the engine is to outlive this gateway; if not, one that was left behind is stopped.
+    """
+
+    def __init__(self, folder: Path, name: str, *, wanted: bool) -> None:
+        self.wanted = wanted
+        self._record = folder / f"{name}.json"
+        self._socket = folder / f"{name}.sock"
+
+    def plan(self, launch: Launch) -> Callable[[str], Mapping[str, str]]:
+        """What the guard's environment needs for this launch."""
+
+        def env(mark: str) -> Mapping[str, str]:
+            if not self.wanted or sys.platform != "linux":
+                return {}
+            self._record.parent.mkdir(parents=True, exist_ok=True)
+            told = _Told(launch.address.port, fingerprint(launch), mark, list(launch.model_names), launch.api_key)
+            plan = {"record": str(self._record), "socket": str(self._socket), "told": msgspec.to_builtins(told)}
+            return {KEEP: json.dumps(plan)}
+
+        return env
+
+    async def rejoin(self, launch: Launch, on_line: Callable[[str], None]) -> tuple[EngineProcess, Launch] | None:
+        """The engine that was left behind, and the launch that it is, where it is what this launch would start."""
+        record = await self._read()
+        if record is None:
+            return None
+        told = record.told
+        process = await self._take_over(record, on_line)
+        if process is None:
+            return None
+        if not self.wanted or told.fingerprint != fingerprint(launch):
+            why = "ENGINE_KEEP is off now" if not self.wanted else "it was started with other arguments"
+            log.warning("the engine that was left running (process %d) is stopped: %s", record.engine[0], why)
+            how = await process.terminate(launch.stop_grace_s)
+            log.info("it has stopped: %s", how)
+            return None
+        log.info("the engine that was left running is taken over: process %d, port %d", record.engine[0], told.port)
+        address = Address(launch.address.host, told.port)
+        return process, replace(launch, address=address, api_key=told.api_key)
+
+    async def stop(self, grace_s: float) -> str | None:
+        """Stop what was left running; what became of it, None where there is nothing."""
+        record = await self._read()
+        process = await self._take_over(record, lambda _: None) if record is not None else None
+        if record is None or process is None:
+            return None
+        return f"process {record.engine[0]}: {await process.terminate(grace_s)}"
+
+    async def _read(self) -> Record | None:
+        try:
+            record = msgspec.json.decode(self._record.read_bytes(), type=Record)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.warning("the record of a kept engine can't be read (%s): %s", self._record, error)
+            return None
+        if not record.is_true():
+            log.info("the engine of %s is gone", self._record)
+            await kill_remains(None, record.told.mark)  # its guard was killed, perhaps, while nobody was there
+            with contextlib.suppress(OSError):
+                self._record.unlink()
+            return None
+        return record
+
+    async def _take_over(self, record: Record, on_line: Callable[[str], None]) -> EngineProcess | None:
+        folder = os.open(self._socket.parent, os.O_RDONLY)
+        try:
+            path = f"/proc/self/fd/{folder}/{self._socket.name}"  # a socket's path may have 107 bytes
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_unix_connection(path)
+        except (OSError, TimeoutError) as error:
+            log.warning("the guard of a kept engine (process %d) can't be reached: %s", record.guard[0], error)
+            return None
+        finally:
+            os.close(folder)
+        return EngineProcess(_Rejoined(reader, writer, record.guard[0]), record.told.mark, on_line)
+
+
+def fingerprint(launch: Launch) -> str:
+    """Equal for launches that start the same: all of the command and what is added to its environment, but the port."""
+    port = str(launch.address.port)
+    words = ["PORT" if word == port else word for word in launch.argv]
+    return hashlib.sha256(json.dumps([words, sorted(launch.env.items())]).encode()).hexdigest()
+
+
+class _Rejoined:
+    """A guard that is no child of ours, over its socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int) -> None:
+        self.stdin: asyncio.StreamWriter | None = writer
+        self.stdout: asyncio.StreamReader | None = asyncio.StreamReader()
+        self.stderr: asyncio.StreamReader | None = asyncio.StreamReader()
+        self._pid = pid
+        self._sorting = asyncio.create_task(self._sort(reader, self.stdout, self.stderr))
+
+    async def wait(self) -> int:
+        await asyncio.wait({self._sorting})
+        return 0
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+
+    @staticmethod
+    async def _sort(reader: asyncio.StreamReader, reports: asyncio.StreamReader, output: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                told: dict[str, object] = json.loads(line)
+                if "output" in told:
+                    output.feed_data(str(told["output"]).encode("latin-1"))
+                else:
+                    reports.feed_data(line)
+        except (OSError, ValueError):
+            pass
+        finally:
+            reports.feed_eof()
+            output.feed_eof()
