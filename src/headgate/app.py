@@ -547,4 +547,5 @@ async def _run(
     sweep.stop()
     server.should_exit = True
     await serving
+    gateway.log.flush()
     return EXIT_CLEAN if draining.result() else EXIT_DRAIN_LIMIT
