@@ -276,7 +276,8 @@ class Run:
         print(
             f"{spent_s:6.0f} s {self.crowd.sent:>9,} of {self._requests:,}  {self.crowd.sent / spent_s:5.0f}/s"
             f"  {resident / 2**20:6.1f} MiB  fault {self._next}/{len(self._steps)} {fault:<22}"
-            f" violations {sum(self.books.broken_rules.values())}",
+            f" violations {sum(self.books.broken_rules.values())}"
+            f"{', the last: ' + self.books.violations[-1].what[:150] if self.books.violations else ''}",
             file=sys.stderr,
             flush=True,
         )
