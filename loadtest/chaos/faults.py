@@ -201,7 +201,8 @@ class Faults:
         self._crowd.mood = "slow"  # so that there is something to wait for between the two
         await self._requests(self._load // 8, within_s=5.0)
         try:
-            return await self._next_gateway(Excuse.CUT, (signal.SIGTERM, signal.SIGTERM), (0, 3))
+            excuse = Excuse.CUT | Excuse.LINE_LOST  # a request that is still arriving has no line
+            return await self._next_gateway(excuse, (signal.SIGTERM, signal.SIGTERM), (0, 3))
         finally:
             self._crowd.mood = "calm"
 

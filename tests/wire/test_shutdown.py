@@ -6,7 +6,7 @@ import os
 import signal
 
 from tests.simulated import Engine, simulated_engine
-from tests.wire.client import CHAT, DONE, chat
+from tests.wire.client import CHAT, DONE, chat, request
 from tests.wire.conftest import ROOMY
 from tests.wire.gateway import Gateway, gateway, wait_until
 from tests.wire.test_refusals import check
@@ -83,8 +83,10 @@ def test_second_signal_ends_at_once(engine: Engine) -> None:
         gateway(engine, "--drain-timeout-s", "3600", "--max-active", "1") as gate,
         gate.client() as running,
         gate.client() as waiting,
+        gate.client() as arriving,
     ):
         running.post(CHAT, chat(4000), x_request_id="ran").until_events(1)
+        arriving.send(request(CHAT, chat())[:-5])
         waiting.post(CHAT, chat(), x_request_id="waited")
         gate.until(active=1, queued=1)
         gate.terminate()
@@ -93,6 +95,7 @@ def test_second_signal_ends_at_once(engine: Engine) -> None:
         assert gate.exit_status() == 3
         assert running.reply().data[-1]["error"]["code"] == "draining", "and who is cut off is told so"
         check(waiting.reply(), "draining")
+        check(arriving.reply(), "draining")
         assert gate.logged("ran")["reason"] == gate.logged("waited")["reason"] == "draining"
 
 

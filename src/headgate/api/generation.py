@@ -225,7 +225,10 @@ class Generation:
         """The whole body; None where the client left first."""
         cycle = connection.cycle
         if cycle.more_body:
-            body = await self._arriving(connection, receive)
+            try:
+                body = await self._arriving(connection, receive)
+            except asyncio.CancelledError:  # by the server's end: a client that leaves is told otherwise here
+                raise Refusal(Reason.DRAINING, "The gateway is shutting down.", retry_after_s=1.0) from None
         elif cycle.disconnected:
             return None
         else:  # it came with its head: nothing to wait for, and no need to tell the client to go on
