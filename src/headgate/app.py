@@ -528,7 +528,7 @@ async def _run(
     # What was imported and built so far lives as long as the process: keep the collector from walking it.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 50, 50)
+    gc.set_threshold(10_000, 5, 5)
     await ends.get()
     close_after_answers(server.server_state)
     draining = asyncio.create_task(gateway.drain(), name="drain")
