@@ -136,6 +136,20 @@ def test_the_engine_inherits_no_pipe_no_ignored_signal_and_no_terminal() -> None
     asyncio.run(scenario())
 
 
+def test_the_engine_inherits_none_of_the_gateways_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keys among them: an engine runs code of others, and /proc shows its environment."""
+    monkeypatch.setenv("HEADGATE_ADMIN_KEY", "secret")
+    monkeypatch.setenv("OTHER", "kept")
+
+    async def scenario() -> None:
+        code = "import os; print(*sorted(n for n in os.environ if n.startswith(('HEADGATE', 'OTHER', 'ADDED'))))"
+        process = await EngineProcess.start([sys.executable, "-ISuc", code], {"ADDED": "yes"})
+        await process.wait()
+        assert process.lines == ["ADDED HEADGATE_ENGINE_MARK OTHER"]
+
+    asyncio.run(scenario())
+
+
 def test_a_ctrl_c_or_sigterm_for_everybody_does_not_reach_past_the_guard(tmp_path: Path) -> None:
     async def scenario() -> None:
         process, pids = await started(tmp_path)

@@ -31,6 +31,11 @@ GUARD_KILL_S = 10.0
 OUTPUT_END_S = 1.0
 
 
+def _inherited() -> dict[str, str]:
+    """This process's environment but for the gateway's own settings: its keys are none of the engine's business."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_")}
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How an engine ended, and how many processes it left that had to be killed.
@@ -96,7 +101,7 @@ class EngineProcess:
         on_line: Callable[[str], None] = lambda _: None,
         keep: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> EngineProcess:
-        """Start a command; ``env`` is added to what this process has.
+        """Start a command; ``env`` is added to what this process has, without the gateway's own settings.
 
         ``keep`` is given its mark, and gives what makes the guard keep it when this process ends.
 
@@ -109,7 +114,7 @@ class EngineProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **env, **keep(mark), MARK: mark},
+            env={**_inherited(), **env, **keep(mark), MARK: mark},
             start_new_session=True,  # a terminal's Ctrl-C is for the gateway
         )
         return cls(guard, mark, on_line)
