@@ -21,7 +21,7 @@ def engines_scraped(asked: Prometheus) -> dict[str, str]:
 
 
 def test_list_of_engines_has_prometheus_form() -> None:
-    with simulated_engine(*ROOMY) as engine, gateway(engine) as gate:
+    with simulated_engine(*ROOMY) as engine, gateway(engine, "--cors-origins", "http://llm.example.org") as gate:
         answer = gate.get("/engines")
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
         here = f"127.0.0.1:{gate.port}"

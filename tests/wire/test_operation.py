@@ -150,7 +150,7 @@ def test_routes_in_metrics_are_templates_or_other(gate: Gateway) -> None:
         for sample in family.samples
     }
     known = {*ENDPOINTS, "/v1/models/{model:path}", "/engines/{name}/metrics", "/admin/engines/{name}/restart"}
-    known |= {"/health", "/ready", "/metrics", "/status", "/status/events", "/engines", "/v1/models", "other"}
+    known |= {"/", "/health", "/ready", "/metrics", "/status", "/status/events", "/engines", "/v1/models", "other"}
     assert routes <= known, routes - known
 
 

@@ -218,7 +218,7 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nothing_running(tmp_path: Path) -
     try:
         wait_until(lambda: "round 2, queue" in (tmp_path / "said").read_text(), "a round and more are done")
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=40)
+        out, _ = process.communicate(timeout=90)
     finally:
         process.kill()
         process.communicate()
