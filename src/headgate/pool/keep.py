@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
+READ_BY_ENGINES = ("VLLM_", "CUDA_", "HF_", "NVIDIA_", "NCCL_", "TORCH", "OMP_", "HIP_", "ROCR_")
+"""What a variable's name begins with that makes another engine of the same command."""
 
 
 class _Told(msgspec.Struct):
@@ -152,10 +154,11 @@ class Keep:
 
 
 def fingerprint(launch: Launch) -> str:
-    """Equal for launches that start the same: all of the command and what is added to its environment, but the port."""
+    """Equal for launches that start the same: the command without its port, what engines read of the environment."""
     port = str(launch.address.port)
     words = ["PORT" if word == port else word for word in launch.argv]
-    return hashlib.sha256(json.dumps([words, sorted(launch.env.items())]).encode()).hexdigest()
+    inherited = {name: value for name, value in os.environ.items() if name.startswith(READ_BY_ENGINES)}
+    return hashlib.sha256(json.dumps([words, sorted({**inherited, **launch.env}.items())]).encode()).hexdigest()
 
 
 class _Rejoined:
