@@ -88,5 +88,6 @@ class Probe:
             return await self._client.get(path)
         except httpx.TimeoutException:
             raise Slow(f"GET {path} is not answered in time") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError, AttributeError) as error:
+            # anyio asks the socket of a connection that was reset under it, which is None by then.
             raise Unreachable(f"GET {path}: {str(error) or type(error).__name__}") from None

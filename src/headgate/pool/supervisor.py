@@ -318,8 +318,11 @@ class Supervisor:
                     await self._nudge.wait(wait_s)
                 else:
                     await self._nudge.unless(lambda: self._ending() is not None, self._look())
+        except OSError as error:  # no file may be opened any more, say: where it happened tells nothing more
+            self.failure = f"cannot be started or watched: {error}"
+            return _Ending.CRASHED
         except Exception as error:
-            # Ours or the system's, an error is no reason to leave an engine without an owner.
+            # An error of ours is no reason to leave an engine without an owner.
             self._log.exception("engine %s cannot be supervised", self.name)
             self.failure = f"cannot be started or watched: {error}"
             return _Ending.CRASHED
