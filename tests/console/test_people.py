@@ -194,7 +194,7 @@ def test_who_wants_no_motion_gets_none(gate: Gateway, look: Open) -> None:
 
 def test_page_says_that_the_gateway_is_gone_and_comes_back_with_it(engine: Engine, look: Open) -> None:
     with gateway(engine, "--max-active", "3") as gate:
-        page = look(gate)
+        page = look(gate, quiet="503")  # of a reconnection while it drains
         expect(page.locator("#link")).to_have_text("live")
         port = gate.port
         gate.terminate()
