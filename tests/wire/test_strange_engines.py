@@ -180,6 +180,11 @@ def test_headers_of_the_hop_are_not_passed_and_ours_are_not_doubled(gate: Gatewa
     assert not {"keep-alive", "server", "request-id"} & set(reply.headers)
 
 
+def test_answer_has_one_type_whatever_the_engine_says(gate: Gateway, engine: Scripted) -> None:
+    engine.say(JSON + b"content-type: text/plain\r\n" + sized(b'{"a":1}'))
+    assert gate.ask(chat(stream=False)).headers["content-type"] == "application/json"
+
+
 def test_generate_whose_answer_is_no_completion_is_engine_failed(gate: Gateway, engine: Scripted) -> None:
     for _ in range(TRIES):
         engine.say(JSON + sized(b'{"choices":"none"}'))

@@ -667,7 +667,11 @@ class Reply:
 
     def _passed_headers(self) -> Headers:
         length = b"content-length" if self._passing else b""
-        return [pair for pair in self._engine_headers if pair[0] not in _NOT_PASSED or pair[0] == length]
+        passed = [pair for pair in self._engine_headers if pair[0] not in _NOT_PASSED or pair[0] == length]
+        types = [pair for pair in passed if pair[0] == b"content-type"]
+        if len(types) > 1:  # an answer has one type, whatever a broken engine says
+            passed = [types[0], *(pair for pair in passed if pair[0] != b"content-type")]
+        return passed
 
     def _ending(self, status: int) -> Ending:
         """An engine's own status as an ending: its refusals keep their meaning, in our reasons."""
