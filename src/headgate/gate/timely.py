@@ -3,9 +3,10 @@
 Where more is asked than can be done, a line that serves everyone in turn serves everyone too late: each has just
 waited longer than an answer is of use (``within_s`` of its claim: the objective for the first token, or its own
 deadline). Here whoever can't be served in time any more is parked behind those who can, and is served when none of
-them waits; where the line is full, the one that was parked first gives its place to a newcomer. Nobody is thrown out
-for being late. It is earliest deadline first with late work set aside (Moore and Hodgson's rule for the fewest late
-jobs, on line), and does what controlled delay (CoDel; Nichols and Jacobson, 2012) does by dropping.
+them waits but less urgent ones; where the line is full, of the least urgent the one that was parked first gives its
+place to a newcomer. Nobody is thrown out for being late. It is earliest deadline first with late work set aside
+(Moore and Hodgson's rule for the fewest late jobs, on line), and does what controlled delay (CoDel; Nichols and
+Jacobson, 2012) does by dropping.
 
 ``lead_s`` is how long before its deadline a request must be granted: the engine needs that to its first token.
 """
