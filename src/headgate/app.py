@@ -101,7 +101,11 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
         if kind is Engine.REMOTE:
             return [RemoteLauncher(parse_url(url), settings.engine_api_key) for url in settings.engine_urls]
         if kind is Engine.SIMULATED:
-            return [SimulatedLauncher(settings.served_model_name or SIMULATED_MODEL, args=args)]
+            return [
+                SimulatedLauncher(
+                    settings.served_model_name or SIMULATED_MODEL, args=args, api_key=settings.engine_api_key
+                )
+            ]
         if find_executable(settings.engine_command) is None:
             raise StartError(
                 f"`{settings.engine_command}` is not on the path, so {settings.model} can't be served. Install it "
@@ -110,7 +114,7 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
             )
         assert settings.model is not None
         names = (settings.served_model_name,) if settings.served_model_name else ()
-        return [VllmLauncher(settings.model, names, args, settings.engine_command)]
+        return [VllmLauncher(settings.model, names, args, settings.engine_command, api_key=settings.engine_api_key)]
     except ValueError as error:
         raise SettingsError(str(error)) from None
 
@@ -379,10 +383,14 @@ class Gateway:
         supervisor = self.pool.engine(name)
         if supervisor is None:
             raise Refusal(Reason.NOT_FOUND, f"There is no engine `{name}`.")
-        if supervisor.address is None or not supervisor.slots:
+        launch = supervisor.launch
+        if supervisor.address is None or launch is None or not supervisor.slots:
             raise Refusal(Reason.ENGINE_UNAVAILABLE, f"Engine `{name}` is {supervisor.state}.", retry_after_s=5.0)
+        headers = {"authorization": f"Bearer {launch.api_key}"} if launch.api_key else None
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=5.0, verify=supervisor.address.tls) as client:
+            async with httpx.AsyncClient(
+                trust_env=False, timeout=5.0, verify=supervisor.address.tls, headers=headers
+            ) as client:
                 answer = await client.get(f"{supervisor.address.url}/metrics")
         except httpx.HTTPError as error:
             raise Refusal(Reason.ENGINE_FAILED, f"Engine `{name}` can't be asked: {error!r}.") from None

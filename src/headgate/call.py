@@ -79,7 +79,7 @@ class Route:
 
     upstream: Upstream
     prefix: bytes
-    headers: bytes
+    headers: bytes = field(repr=False)
     can_include_usage: bool
 
 

@@ -37,7 +37,8 @@ class Engines:
     def __init__(self, pool: Pool, *, on_capacity: Callable[[str, int], None]) -> None:
         self._pool = pool
         self._on_capacity = on_capacity
-        self._routes: dict[str, tuple[Address, Route]] = {}
+        self._routes: dict[str, tuple[tuple[Address, str | None], Route]] = {}
+        """Each with what it was made for: a new start may get the old port, but never the old key."""
         self._names: dict[str, None] = {}
         for engine in pool.engines:
             engine.subscribe(self._changed)
@@ -90,13 +91,13 @@ class Engines:
         self._on_capacity(engine.name, engine.slots)
 
     def _connect_to(self, engine: Supervisor, address: Address) -> None:
-        known = self._routes.get(engine.name)
-        if known is not None:
-            if known[0] == address:
-                return
-            known[1].upstream.close()
         launch = engine.launch
         assert launch is not None  # it has an address
+        known = self._routes.get(engine.name)
+        if known is not None:
+            if known[0] == (address, launch.api_key):
+                return
+            known[1].upstream.close()
         host = f"[{address.host}]" if ":" in address.host else address.host
         headers = b"host: %b:%d\r\naccept: */*\r\n" % (host.encode("idna"), address.port)
         if launch.api_key:
@@ -105,6 +106,6 @@ class Engines:
             address.host, address.port, tls=address.tls, idle_s=OWN_IDLE_S if launch.is_ours else REMOTE_IDLE_S
         )
         self._routes[engine.name] = (
-            address,
+            (address, launch.api_key),
             Route(upstream, address.prefix.encode(), headers, launch.can_include_usage),
         )

@@ -143,7 +143,10 @@ class Settings(BaseSettings):
         description="The engine outlives the gateway, and the next one takes it over; `headgate stop-engine` ends it.",
     )
     engine_api_key: str | None = Field(
-        None, pattern=r"^[\x21-\x7e]+$", description="Key sent to remote engines that want one.", repr=False
+        None,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Key that engines ask for; one that is started gets a random one where none is set.",
+        repr=False,
     )
     max_active: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_auto_or_number)] = Field(
         None,

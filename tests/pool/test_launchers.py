@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
-from headgate.pool.launchers import Address, free_port, options
+from headgate.pool.launchers import Address, Launch, free_port, options
 from headgate.pool.launchers.remote import RemoteLauncher, parse_url
 from headgate.pool.launchers.simulated import SimulatedLauncher
 from headgate.pool.launchers.vllm import VllmLauncher, find_executable, read_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_vllm_listens_on_loopback_at_the_port_that_the_gateway_looks_at() -> None:
@@ -34,6 +39,37 @@ def test_each_start_has_a_port_of_its_own() -> None:
 def test_an_argument_that_would_move_the_engine_is_refused_with_a_sentence(arg: str) -> None:
     with pytest.raises(ValueError, match=r"ENGINE_ARGS cannot contain --[a-z-]+: .+\. Leave it out\."):
         VllmLauncher("m", args=("--dtype", "auto", arg))
+
+
+LAUNCHERS = [partial(VllmLauncher, "m"), SimulatedLauncher]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_each_start_has_a_key_of_its_own_which_no_list_of_processes_and_no_repr_shows(
+    launcher: Callable[..., Callable[[], Launch]],
+) -> None:
+    factory = launcher()
+    launches = [factory() for _ in range(3)]
+    keys = {launch.api_key for launch in launches}
+    assert len(keys) == 3
+    for launch in launches:
+        assert launch.api_key is not None
+        assert len(launch.api_key) >= 43  # 32 random bytes
+        assert launch.env["VLLM_API_KEY"] == launch.api_key
+        assert launch.api_key not in " ".join(launch.argv) + repr(launch)
+        assert launch.key_is_made
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_key_that_was_given_counts_but_not_among_the_arguments(
+    launcher: Callable[..., Callable[[], Launch]],
+) -> None:
+    factory = launcher(api_key="the-operators")
+    launch = factory()
+    assert (launch.api_key, launch.env["VLLM_API_KEY"], launch.key_is_made) == ("the-operators",) * 2 + (False,)
+    assert "the-operators" not in " ".join(launch.argv) + repr(launch) + repr(factory)
+    with pytest.raises(ValueError, match="ENGINE_API_KEY"):
+        launcher(args=("--api-key=x",))
 
 
 @pytest.mark.parametrize("command", ["", "  ", "'unclosed"])

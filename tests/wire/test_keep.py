@@ -46,10 +46,18 @@ def engine(gate: Gateway) -> int:
     return int(gate.status()["engines"][0]["pid"])
 
 
+def key_of(pid: int) -> str:
+    """The key that an engine was started with, as only its own user can read it."""
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(bytes(1))
+    (key,) = [entry[13:].decode() for entry in environment if entry.startswith(b"VLLM_API_KEY=")]
+    return key
+
+
 @pytest.mark.parametrize("way", ["drained", "killed", "two signals"])
 def test_the_next_gateway_takes_the_engine_over_without_its_start(cache: Path, way: str) -> None:
     with keeping(cache) as gate:
         pid = engine(gate)
+        key = key_of(pid)
         port = gate.status()["engines"][0]["url"]
         with gate.client() as running:
             running.post(CHAT, chat(60_000)).until_events(1)
@@ -66,6 +74,7 @@ def test_the_next_gateway_takes_the_engine_over_without_its_start(cache: Path, w
     assert alive([pid]) == [pid]
     with keeping(cache) as gate:
         assert engine(gate) == pid
+        assert key_of(pid) == key, "and its record has its key"
         assert gate.status()["engines"][0]["last_wake_s"] < LOADING_S, "it did not load again"
         assert gate.status()["engines"][0]["url"] == port
         assert "taken over" in gate.log()
@@ -149,3 +158,13 @@ def test_stop_engine_stops_it_and_says_so(cache: Path) -> None:
     assert f"process {pid}" in ended.stdout
     assert gone([pid])
     assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize(("before", "after", "taken"), [("one", "one", True), ("one", "other", False)])
+def test_a_given_key_that_has_changed_is_another_engine(cache: Path, before: str, after: str, taken: bool) -> None:
+    with keeping(cache, "--engine-api-key", before, args="--load-s 0") as gate:
+        pid = engine(gate)
+    with keeping(cache, "--engine-api-key", after, args="--load-s 0") as gate:
+        assert (engine(gate) == pid) is taken
+        assert key_of(engine(gate)) == after
+        assert gate.ask(chat(5)).status == 200

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headgate.pool.launchers import Address
+from headgate.pool.launchers import KEY_VARIABLE, Address
 from headgate.pool.launchers.guard import KEEP, started
 from headgate.pool.process import EngineProcess
 from headgate.pool.remains import kill_remains
@@ -150,15 +150,20 @@ class Keep:
             return None
         finally:
             os.close(folder)
-        return EngineProcess(_Rejoined(reader, writer, record.guard[0]), record.told.mark, on_line)
+        return EngineProcess(_Rejoined(reader, writer, record.guard[0]), record.told.mark, on_line, record.told.api_key)
 
 
 def fingerprint(launch: Launch) -> str:
-    """Equal for launches that start the same: the command without its port, what engines read of the environment."""
+    """Equal for launches that start the same: the command without its port, what engines read of the environment.
+
+    The key counts where it was given. One that was made is another at each start, and the record has it.
+    """
     port = str(launch.address.port)
     words = ["PORT" if word == port else word for word in launch.argv]
-    inherited = {name: value for name, value in os.environ.items() if name.startswith(READ_BY_ENGINES)}
-    return hashlib.sha256(json.dumps([words, sorted({**inherited, **launch.env}.items())]).encode()).hexdigest()
+    env = {name: value for name, value in os.environ.items() if name.startswith(READ_BY_ENGINES)} | dict(launch.env)
+    if launch.key_is_made:
+        env[KEY_VARIABLE] = "(made)"
+    return hashlib.sha256(json.dumps([words, sorted(env.items())]).encode()).hexdigest()
 
 
 class _Rejoined:

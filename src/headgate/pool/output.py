@@ -26,10 +26,19 @@ _ENDS = re.compile(rb"(\r\n|\n|\r)")
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
-class Output:
-    """The last lines, and the unfinished one."""
+HIDDEN = "(key)"
 
-    def __init__(self, kept: int = KEPT_LINES) -> None:
+
+class Output:
+    """The last lines, and the unfinished one.
+
+    Args:
+        kept: how many lines.
+        secret: its own key, which a wrapper that prints its environment would put into the log and into ``/status``.
+    """
+
+    def __init__(self, kept: int = KEPT_LINES, *, secret: str | None = None) -> None:
+        self._secret = secret
         self._lines: deque[str] = deque(maxlen=kept)
         self._rest = b""
         self._redraws = False
@@ -61,7 +70,10 @@ class Output:
         return [line] if line else []
 
     def _finish(self, raw: bytes, *, redrawn: bool) -> str:
-        line = _ESCAPES.sub("", raw.decode("utf-8", errors="replace")).rstrip()[:LINE_LIMIT]
+        line = _ESCAPES.sub("", raw.decode("utf-8", errors="replace")).rstrip()
+        if self._secret:
+            line = line.replace(self._secret, HIDDEN)
+        line = line[:LINE_LIMIT]
         if not line:
             return ""
         if self._redraws and self._lines:

@@ -84,11 +84,11 @@ class Guard(Protocol):
 class EngineProcess:
     """A running engine. Make one with ``start``, or with ``pool.keep`` of one that runs already."""
 
-    def __init__(self, guard: Guard, mark: str, on_line: Callable[[str], None]) -> None:
+    def __init__(self, guard: Guard, mark: str, on_line: Callable[[str], None], secret: str | None = None) -> None:
         self._guard = guard
         self._mark = mark
         self._on_line = on_line
-        self._output = Output()
+        self._output = Output(secret=secret)
         self.pid: int | None = None
         self._reading = asyncio.create_task(self._read_output())
         self._ending = asyncio.create_task(self._end())
@@ -100,10 +100,12 @@ class EngineProcess:
         env: Mapping[str, str],
         on_line: Callable[[str], None] = lambda _: None,
         keep: Callable[[str], Mapping[str, str]] = lambda _: {},
+        secret: str | None = None,
     ) -> EngineProcess:
         """Start a command; ``env`` is added to what this process has, without the gateway's own settings.
 
-        ``keep`` is given its mark, and gives what makes the guard keep it when this process ends.
+        ``keep`` is given its mark, and gives what makes the guard keep it when this process ends. ``secret`` is blanked
+        in what it prints.
 
         Raises:
             OSError: the guard cannot be started. A command that cannot be is an exit with status 127.
@@ -117,7 +119,7 @@ class EngineProcess:
             env={**_inherited(), **env, **keep(mark), MARK: mark},
             start_new_session=True,  # a terminal's Ctrl-C is for the gateway
         )
-        return cls(guard, mark, on_line)
+        return cls(guard, mark, on_line, secret)
 
     @property
     def lines(self) -> list[str]:

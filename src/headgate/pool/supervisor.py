@@ -353,7 +353,9 @@ class Supervisor:
         if launch.is_ours:
             if self._process is None:
                 keep = self._keep.plan(launch) if self._keep is not None else lambda _: {}
-                self._process = await EngineProcess.start(launch.argv, launch.env, self._read_line, keep)
+                self._process = await EngineProcess.start(
+                    launch.argv, launch.env, self._read_line, keep, secret=launch.api_key
+                )
             self._process.on_end(self._nudge.set)
         self._tell()  # its address and names are known now
 

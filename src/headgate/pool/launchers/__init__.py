@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 _PORTS = range(20_000, 32_768)
 _OPTION = re.compile(r"--[A-Za-z]")
+KEY_VARIABLE = "VLLM_API_KEY"
+"""Where vLLM, and the simulated engine, look for the key that they ask for. An argument could be read by every user of
+the machine in the list of processes; another's environment can't."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Launch:
         can_include_usage: whether it understands ``stream_options.include_usage``.
         stop_grace_s: how long it may take to leave after SIGTERM.
         api_key: what it wants as a bearer token, if it wants one.
-        api_key: what it wants as a bearer token, if it wants one.
+        key_is_made: whether that key was made for this start; a kept engine may then have another.
         history_key: equal for starts that should take equally long.
         read_line: what one line of its output says about its start.
     """
@@ -72,12 +75,13 @@ class Launch:
     kind: str
     address: Address
     argv: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     model_names: tuple[str, ...] = ()
     max_num_seqs: int | None = None
     can_include_usage: bool = True
     stop_grace_s: float = 10.0
     api_key: str | None = field(default=None, repr=False)
+    key_is_made: bool = False
     history_key: str = ""
     read_line: Callable[[str], LoadProgress | None] = _says_nothing
 
@@ -110,6 +114,11 @@ def free_port(host: str = LOOPBACK) -> int:
             found: int = probe.getsockname()[1]
             return found
     raise OSError(f"no port is free on {host}")
+
+
+def made_key() -> str:
+    """A key for one start of one engine, so that nobody but its gateway gets past the gate."""
+    return secrets.token_urlsafe(32)
 
 
 def options(args: Sequence[str], name: str) -> list[str] | None:

@@ -11,19 +11,30 @@ import re
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from headgate.pool.launchers import LOOPBACK, Address, Launch, LoadProgress, free_port, options, whole_number
+from headgate.pool.launchers import (
+    KEY_VARIABLE,
+    LOOPBACK,
+    Address,
+    Launch,
+    LoadProgress,
+    free_port,
+    made_key,
+    options,
+    whole_number,
+)
 from headgate.pool.statement import VLLM_MAX_NUM_SEQS
 
 STOP_GRACE_S = 15.0
+KEY_IN_ARGS = "every user of the machine could read it there; ENGINE_API_KEY is the engine's, else one is made"
 
 _RESERVED = {
     "--host": "the engine listens on loopback only; HOST and PORT are the gateway's",
     "--port": "the engine gets a free port at each start; PORT is the gateway's",
     "--uds": "the gateway reaches the engine over TCP",
-    "--api-key": "the gateway asks for keys itself (API_KEY, API_KEYS_FILE)",
+    "--api-key": KEY_IN_ARGS,
     "--ssl-keyfile": "the gateway speaks plain HTTP to an engine on loopback",
     "--ssl-certfile": "the gateway speaks plain HTTP to an engine on loopback",
     "--headless": "an engine with no HTTP cannot be reached",
@@ -60,6 +71,7 @@ class VllmLauncher:
         served_model_names: the names it is served under; the model's own where there is none.
         args: passed through unchanged.
         command: the executable, as a shell would read it.
+        api_key: the key that it is to ask for; None: one is made at each start.
 
     Raises:
         ValueError: an argument would move the engine away from the gateway, or the command cannot be read.
@@ -70,6 +82,7 @@ class VllmLauncher:
     args: tuple[str, ...] = ()
     command: str = "vllm"
     stop_grace_s: float = STOP_GRACE_S
+    api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         words(self.command)
@@ -80,7 +93,7 @@ class VllmLauncher:
 
     def __call__(self) -> Launch:
         """The next start, on a fresh port."""
-        port = free_port()
+        port, key = free_port(), self.api_key or made_key()
         names = ("--served-model-name", *self.served_model_names) if self.served_model_names else ()
         argv = (
             *(find_executable(self.command) or words(self.command)),
@@ -94,10 +107,12 @@ class VllmLauncher:
             kind="vllm",
             address=Address(LOOPBACK, port),
             argv=argv,
-            env=_ENV,
+            env={**_ENV, KEY_VARIABLE: key},
             model_names=tuple(options((*names, *self.args), "--served-model-name") or (self.model,)),
             max_num_seqs=whole_number(self.args, "--max-num-seqs") or VLLM_MAX_NUM_SEQS,
             stop_grace_s=self.stop_grace_s,
+            api_key=key,
+            key_is_made=self.api_key is None,
             history_key=history_key("vllm", self.model, self.args),
             read_line=read_line,
         )
