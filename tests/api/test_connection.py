@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import pytest
 import uvicorn
 import uvloop
 
@@ -277,6 +278,49 @@ def test_a_connection_that_was_reset_after_its_answer_is_kept_by_nothing() -> No
             await asyncio.sleep(0)
             gc.collect()
             assert kept() is None
+
+    run(claim)
+
+
+@pytest.mark.parametrize("when", ["before an answer", "in mid-answer", "after it"])
+def test_a_lost_connection_and_its_request_are_freed_at_once_without_the_collector(when: str) -> None:
+    """Found by the chaos run: the collector's next look found thousands of them, and memory stayed as high as that."""
+
+    async def claim() -> None:
+        begun, finished = asyncio.Event(), asyncio.Event()
+        kept: list[weakref.ref[Any]] = []
+
+        async def answer(sink: Downstream, connection: Connection) -> None:
+            gone = asyncio.Event()
+            connection.on_gone = gone.set
+            kept[:] = [weakref.ref(connection), weakref.ref(connection.cycle)]
+            if when != "before an answer":
+                sink.start(200, [])
+                sink.write(b"begun")
+            begun.set()
+            if when == "after it":
+                sink.end()
+            else:
+                await gone.wait()
+            sink.finish()
+            finished.set()
+
+        async with Server(answer) as server:
+            gc.disable()
+            try:
+                with await server.client(GET) as client:
+                    await begun.wait()
+                    if when != "before an answer":
+                        await asyncio.get_running_loop().sock_recv(client, 65536)
+                    server.connection = None
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await server.lost.wait()
+                await finished.wait()
+                for _ in range(3):  # the task ends, and uvloop's callbacks
+                    await asyncio.sleep(0)
+                assert [ref() for ref in kept] == [None, None]
+            finally:
+                gc.enable()
 
     run(claim)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -140,6 +142,25 @@ def test_aborted_exchange_tells_nothing_more() -> None:
         (await upstream.connect()).send(b"x", other)
         await other.over.wait()
         assert receiver.told == []
+
+    run(_answering, claim)
+
+
+def test_a_lost_connection_is_freed_at_once_without_the_collector() -> None:
+    async def claim(upstream: Upstream) -> None:
+        exchange = await upstream.connect()
+        receiver = Receiver()
+        exchange.send(b"x", receiver)
+        await receiver.over.wait()
+        gc.disable()
+        try:
+            exchange.abort()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert "open=0" in repr(upstream)
+            assert sys.getrefcount(exchange) == 2, "ours, and the call's: its parser has let go of it"
+        finally:
+            gc.enable()
 
     run(_answering, claim)
 

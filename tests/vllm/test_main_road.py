@@ -19,7 +19,7 @@ import pytest
 from prometheus_client import parser
 
 from tests.monitoring.boards import metrics, queries
-from tests.vllm.processes import wait_freed, wait_until
+from tests.vllm.processes import environment, wait_freed, wait_until
 from tests.vllm.running import CONTEXT, MODEL, READY_WITHIN_S, Gateway
 from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow, sdk, start_streams
 
@@ -153,6 +153,15 @@ def test_tokenize_and_back(gateway: Gateway) -> None:
     assert tokens
     back = gateway.http.post("/detokenize", json={"model": MODEL, "tokens": tokens}).json()
     assert back["prompt"] == "Hello there"
+
+
+def test_vllm_itself_refuses_whoever_has_not_the_key_that_the_gateway_made(gateway: Gateway) -> None:
+    engine = gateway.status()["engines"][0]
+    (key,) = [word.decode()[13:] for word in environment(engine["pid"]) if word.startswith(b"VLLM_API_KEY=")]
+    for given, status in ((None, 401), ("Bearer somebody-elses", 401), (f"Bearer {key}", 200)):
+        headers = {"authorization": given} if given else None
+        assert httpx.get(f"{engine['url']}/v1/models", headers=headers, trust_env=False).status_code == status
+    assert key not in gateway.http.get("/status").text + gateway.log_file.read_text(errors="replace")
 
 
 def test_unknown_model_is_404(client: openai.OpenAI) -> None:

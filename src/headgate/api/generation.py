@@ -144,10 +144,12 @@ class Generation:
             status = refuse(refusal)
             self._metrics.requests.add((endpoint.path, OTHER, key.name, str(status), refusal.reason))
             self._metrics.refusals.add((refusal.reason, priority(wished.rank), OTHER, key.name))
+            sink.finish()
             return
         if call is None or sink.gone:  # the client left while it was sending, or at once
             self._metrics.requests.add((endpoint.path, OTHER, key.name, "499", "client_left"))
             self._metrics.cancelled.add(("arriving",))
+            sink.finish()
             return
         task = asyncio.current_task(connection.loop)
         assert task is not None

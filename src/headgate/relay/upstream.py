@@ -208,6 +208,8 @@ class Exchange(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._upstream.forget(self)
+        # It refers to us: without this both would stay in memory until the collector looks.
+        self._parser = None  # type: ignore[assignment]
         receiver = self._receiver
         if receiver is None:
             return
