@@ -19,10 +19,16 @@ from headgate.workbench.bench.callers import Caller
 from headgate.workbench.bench.raw import Objective, Place, Plan
 from headgate.workbench.bench.run import Job, measure
 from headgate.workbench.bench.trace import Entry
+from loadtest.overload import cores
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. ``outputs``: each request's answer is as long as one of these, by chance."""
+    """One run.
+
+    Attributes:
+        outputs: each request's answer is as long as one of these, by chance.
+        to_the_front: a real vLLM is behind (``cores``).
+    """
 
     url: str
     model: str
@@ -31,6 +37,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     place: Place
     outputs: list[int]
     path: str
+    to_the_front: bool = False
     command: str = ""
 
 
@@ -54,8 +61,9 @@ def go_first() -> None:
 
 def main() -> None:
     """Measure, and write the raw file."""
-    go_first()
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    if not (task.to_the_front and cores.to_the_front(os.getpid(), cores.CLIENT)):
+        go_first()
     job = Job(
         plan=task.plan,
         callers=[Caller()],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from loadtest.overhead.bench import last_words
 from loadtest.overhead.processes import Process
+from loadtest.overload import cores
 
 REPO = Path(__file__).resolve().parents[2]
 SIMULATED = (
@@ -21,6 +22,7 @@ SIMULATED = (
 """``slow`` of the rehearsal: tokens come 100 ms apart at about 90 sequences."""
 VLLM = "--dtype float32 --max-model-len 1024 --max-num-seqs 256 --enforce-eager --no-enable-log-requests"
 VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+ON_TWO_CORES = {"VLLM_CPU_OMP_THREADS_BIND": cores.WORKER}
 VLLM_WITHIN_S = 240.0
 IDLE_WITHIN_S = 60.0
 
@@ -86,11 +88,14 @@ def start(kind: str, args: str, port: int, folder: Path, vllm: Path) -> Engine:
         subprocess.run(maker, check=True, capture_output=True)
         argv = [str(vllm), "serve", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1"]
         argv += ["--port", str(port), *shlex.split(args or VLLM)]
-        process = Process(argv, log=log, cwd=folder, env={**os.environ, **VLLM_ENV})
+        env = {**os.environ, **VLLM_ENV, **(ON_TWO_CORES if cores.two() else {})}
+        process = Process(argv, log=log, cwd=folder, env=env)
         within_s = VLLM_WITHIN_S
     try:
         until_ready(f"http://127.0.0.1:{port}/health", process, log, within_s)
     except BaseException:
         process.stop()
         raise
+    if kind == "vllm":
+        cores.to_the_front(process.pid, cores.SERVER)
     return Engine(process, port, "headgate-simulated" if kind == "simulated" else "tiny")

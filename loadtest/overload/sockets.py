@@ -31,7 +31,7 @@ from headgate.workbench.bench import raw, slo
 from headgate.workbench.bench.raw import Objective, Place, Plan, Run
 from loadtest.overhead.bench import free_ports, last_words
 from loadtest.overhead.processes import Process, machine_busy_ns
-from loadtest.overload import client, engines, places, table
+from loadtest.overload import client, cores, engines, places, table
 
 LOOK_S = 5.0
 """How often the slots of a Headgate are looked at."""
@@ -148,6 +148,8 @@ class Runs:
             stack.callback(gateway.stop)
             url = f"http://127.0.0.1:{port}"
             engines.until_ready(f"{url}{launch.ready}", gateway, log)
+            if self._given.engine == "vllm":
+                cores.to_the_front(gateway.pid, cores.GATEWAY)
             yield Standing(word, url, engine, gateway)
 
     def _measure(self, standing: Sequence[Standing], round_: int, rate: float) -> list[str]:
@@ -210,6 +212,7 @@ class Runs:
             place=Place(comparison=self._comparison, target=one.word, round=round_),
             outputs=given.outputs,
             path=str(self._folder / file),
+            to_the_front=given.engine == "vllm",
             command=" ".join(["python -m loadtest.overload", *sys.argv[1:]]),
         )
         argv = (sys.executable, "-m", "loadtest.overload.client")
