@@ -1,0 +1,121 @@
+"""What an engine shows, made into readings: by its own metrics, and by the gateway's times where it is silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from headgate.gate import Gate, Ledger
+from headgate.pool.progress import Counters
+from headgate.pool.statement import Metrics, Pace
+from headgate.sizing import SILENT_S, Sizing, _slower
+from headgate.telemetry.slo import Objectives
+
+MOST = 100
+
+
+@dataclass
+class Engine:
+    """As much of a supervisor as is looked at."""
+
+    name: str = "e0"
+    life: int = 1
+    most: int = MOST
+    gauges: Metrics | None = None
+    slots: int = MOST
+
+    def set_max_active(self, slots: int) -> None:
+        self.slots = slots
+
+
+@dataclass
+class Pool:
+    engines: list[Engine]
+
+
+class Scene:
+    """An engine with a full gate before it, on a clock that is moved by hand."""
+
+    def __init__(self, objectives: Objectives) -> None:
+        self.now_s = 0.0
+        self.ledger = Ledger()
+        gate = Gate(self.ledger, lambda: self.now_s)
+        self.ledger.resize(0.0, "e0", MOST)
+        self.engine = Engine(gauges=Metrics())
+        self.sizing = Sizing(Pool([self.engine]), gate, objectives)  # type: ignore[arg-type]  enough of a pool
+        self.tick()
+
+    def tick(self, after_s: float = 1.0) -> int:
+        self.now_s += after_s
+        self.sizing.tick(self.now_s)
+        return self.engine.slots
+
+    def serve(self, number: int, *, first_s: float) -> None:
+        """So many requests are granted now, and get their first token ``first_s`` later."""
+        tickets = [self.ledger.offer(self.now_s).ticket for _ in range(number)]
+        self.now_s += first_s
+        for ticket in tickets:
+            self.ledger.first_token(self.now_s, ticket)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene(Objectives(ttft_s=1.0, itl_s=0.1, latency_s=None))
+
+
+def test_a_silent_engine_is_read_by_the_gateways_own_times(scene: Scene) -> None:
+    scene.serve(40, first_s=0.9)
+    assert scene.tick(SILENT_S) < MOST
+    assert scene.sizing.why("e0") == "ttft"
+
+
+def test_an_engine_is_silent_only_after_a_while(scene: Scene) -> None:
+    """Its page is read every second or two: no news for less than that is no sign of anything."""
+    scene.serve(40, first_s=0.9)
+    assert scene.tick(SILENT_S - 1.0) == MOST
+    assert scene.sizing.why("e0") == "start"
+
+
+def test_what_a_silent_engine_said_before_is_not_taken_for_news(scene: Scene) -> None:
+    """A line inside it that it told of once must not count again at every look that it doesn't answer."""
+    scene.serve(40, first_s=0.1)
+    scene.engine.gauges = Metrics(counters=Counters(running=5.0), waiting=35.0)
+    scene.tick()
+    for _ in range(10):
+        scene.tick(SILENT_S)
+    assert scene.engine.slots == MOST
+    for _ in range(10):  # while one that goes on saying so is believed
+        scene.engine.gauges = Metrics(counters=Counters(running=5.0), waiting=35.0)
+        scene.tick()
+    assert scene.sizing.why("e0") == "engine_line"
+
+
+def test_first_tokens_that_are_late_here_count_though_the_engine_calls_them_quick(scene: Scene) -> None:
+    """Its clock starts when its busy front gets to read a request."""
+    scene.serve(40, first_s=0.9)
+    scene.engine.gauges = Metrics(pace=Pace(firsts_s=4.0, firsts=40))
+    assert scene.tick() < MOST
+    assert scene.sizing.why("e0") == "ttft"
+
+
+def test_first_tokens_that_are_late_at_the_engine_count_though_no_stream_shows_it(scene: Scene) -> None:
+    scene.engine.gauges = Metrics(pace=Pace(firsts_s=36.0, firsts=40))
+    assert scene.tick() < MOST
+    assert scene.sizing.why("e0") == "ttft"
+
+
+def test_an_engine_that_was_started_anew_has_a_limit_of_its_own(scene: Scene) -> None:
+    scene.serve(40, first_s=0.9)
+    assert scene.tick(SILENT_S) < MOST
+    scene.engine.life += 1
+    assert scene.tick() == MOST
+    assert scene.sizing.why("e0") == "start"
+
+
+def test_the_slower_of_two_views_is_taken_and_one_of_nothing_never_is() -> None:
+    assert _slower((1.0, 10), (2.0, 10)) == (2.0, 10)
+    assert _slower((2.0, 10), (2.0, 11)) == (2.0, 10)
+    assert _slower((0.0, 0), (2.0, 10)) == (2.0, 10)
+    assert _slower((2.0, 10), (0.0, 0)) == (2.0, 10)
+    assert _slower((0.0, 0), (0.0, 0)) == (0.0, 0)
