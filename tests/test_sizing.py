@@ -114,8 +114,8 @@ def test_an_engine_that_was_started_anew_has_a_limit_of_its_own(scene: Scene) ->
 
 
 def test_the_slower_of_two_views_is_taken_and_one_of_nothing_never_is() -> None:
-    assert _slower((1.0, 10), (2.0, 10)) == (2.0, 10)
-    assert _slower((2.0, 10), (2.0, 11)) == (2.0, 10)
-    assert _slower((0.0, 0), (2.0, 10)) == (2.0, 10)
-    assert _slower((2.0, 10), (0.0, 0)) == (2.0, 10)
-    assert _slower((0.0, 0), (0.0, 0)) == (0.0, 0)
+    quick, slow, nothing = (1.0, 0.1, 10.0), (2.0, 0.4, 10.0), (0.0, 0.0, 0.0)
+    assert _slower(quick, slow) == _slower(slow, quick) == slow
+    assert _slower(slow, (2.0, 0.4, 11.0)) == slow
+    assert _slower(nothing, slow) == _slower(slow, nothing) == slow
+    assert _slower(nothing, nothing) == nothing

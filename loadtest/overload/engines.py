@@ -70,12 +70,13 @@ def until_ready(url: str, process: Process, log: Path, within_s: float = 45.0) -
     raise NotStarted(f"it was not ready within {within_s:g} s: {last_words(log)}")
 
 
-def start(kind: str, args: str, port: int, folder: Path, vllm: Path) -> Engine:
+def start(kind: str, args: str, port: int, folder: Path, vllm: Path, layers: int) -> Engine:
     """Start one and wait until it is ready.
 
     Args:
         kind: ``simulated`` or ``vllm``.
         args: instead of its usual arguments, where there are any.
+        layers: of the real one's model.
     """
     log = folder / f"engine-{port}.log"
     if kind == "simulated":
@@ -84,7 +85,7 @@ def start(kind: str, args: str, port: int, folder: Path, vllm: Path) -> Engine:
         within_s = 30.0
     else:
         model = folder / "tiny"
-        maker = [str(vllm.parent / "python"), str(REPO / "tests/vllm/make_model.py"), str(model)]
+        maker = [str(vllm.parent / "python"), str(REPO / "tests/vllm/make_model.py"), str(model), f"--layers={layers}"]
         subprocess.run(maker, check=True, capture_output=True)
         argv = [str(vllm), "serve", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1"]
         argv += ["--port", str(port), *shlex.split(args or VLLM)]

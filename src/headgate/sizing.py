@@ -91,9 +91,13 @@ class Sizing:
         ended, ended_before = self._gate.ended_on(engine.name), sized.ended
         if ended.number < ended_before.number:  # it had no slots for a while
             ended_before = NONE_ENDED
-        firsts_s, firsts = _slower(
-            (pace.firsts_s - before.firsts_s, pace.firsts - before.firsts),
-            (ended.firsts_s - ended_before.firsts_s, ended.firsts - ended_before.firsts),
+        firsts_s, firsts_s2, firsts = _slower(
+            _unlike(pace.firsts_s - before.firsts_s, pace.firsts - before.firsts),
+            (
+                ended.firsts_s - ended_before.firsts_s,
+                ended.firsts_s2 - ended_before.firsts_s2,
+                ended.firsts - ended_before.firsts,
+            ),
         )
         slots = sized.limit.read(
             Reading(
@@ -103,6 +107,7 @@ class Sizing:
                 gaps_s=pace.gaps_s - before.gaps_s,
                 gaps=pace.gaps - before.gaps,
                 firsts_s=firsts_s,
+                firsts_s2=firsts_s2,
                 firsts=firsts,
                 holds_s=ended.held_s - ended_before.held_s,
                 holds_s2=ended.held_s2 - ended_before.held_s2,
@@ -117,10 +122,19 @@ class Sizing:
         engine.set_max_active(slots)
 
 
-def _slower(engines: tuple[float, float], ours: tuple[float, float]) -> tuple[float, float]:
-    """First tokens as the engine saw them, or as they came here, whichever took longer: sum in seconds, and number.
+Times = tuple[float, float, float]
+"""Sum in seconds, sum of squares, number."""
+
+
+def _slower(engines: Times, ours: Times) -> Times:
+    """First tokens as the engine saw them, or as they came here, whichever took longer.
 
     An engine's clock starts when it gets to read a request: what a busy front of it makes one wait before is only here.
     Streams alone show here.
     """
-    return max(engines, ours, key=lambda seen: seen[0] / seen[1] if seen[1] > 0 else 0.0)
+    return max(engines, ours, key=lambda seen: seen[0] / seen[2] if seen[2] > 0 else 0.0)
+
+
+def _unlike(sum_s: float, number: float) -> Times:
+    """Times of which the mean alone is known, taken to be as unlike each other as if each could end at any moment."""
+    return sum_s, 2 * sum_s * sum_s / number if number > 0 else 0.0, number

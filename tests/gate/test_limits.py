@@ -41,6 +41,24 @@ def test_late_first_tokens_take_slots_away() -> None:
     assert limit.why == "ttft"
 
 
+def firsts(*, mean_s: float, deviation_s: float, number: int) -> Reading:
+    """All is well but for first tokens of that kind."""
+    square_s2 = mean_s**2 + deviation_s**2
+    return CALM._replace(firsts_s=mean_s * number, firsts_s2=square_s2 * number, firsts=number)
+
+
+def test_first_tokens_may_take_more_of_their_time_where_they_are_alike_and_many_come() -> None:
+    """0.6 of 1 s: too much for a line that needs time for somebody to come, none too much where 100 come a second."""
+    many, few = firsts(mean_s=0.6, deviation_s=0.05, number=100), firsts(mean_s=0.6, deviation_s=0.05, number=4)
+    limit = a_limit()
+    for _ in range(10):
+        limit.read(many)
+    assert limit.why == "start"
+    assert a_limit().read(few) < 100
+    assert a_limit().read(firsts(mean_s=0.6, deviation_s=0.2, number=100)) < 100, "one in twenty would take 1 s"
+    assert a_limit().read(firsts(mean_s=0.9, deviation_s=0.0, number=1000)) < 100, "the line has a fifth in any case"
+
+
 def test_long_answers_take_slots_away_where_the_whole_has_an_objective() -> None:
     """Half take 2 s and half 4 s: 4.3 s for a long one, and the line leaves 3.5 of 4 s."""
     limit = Limit(100, itl_s=0.1, ttft_s=1.0, latency_s=4.0)

@@ -4,9 +4,10 @@ A two-layer Qwen2 with random weights from a fixed seed, a byte-level BPE tokeni
 standard library, and a chat template. What it says means nothing; that it is a real model in a real engine is the
 point. Made with numpy, tokenizers and safetensors alone: importing torch would take longer than all of this.
 
-    PYTHON_OF_THE_VLLM_ENVIRONMENT make_model.py FOLDER
+    PYTHON_OF_THE_VLLM_ENVIRONMENT make_model.py FOLDER [--layers N]
 
-A folder that already holds the model is left as it is.
+A folder that already holds the model is left as it is. With more layers it computes longer for each token and says
+other things, for loads where the engine's computing is to be what takes time, and not its HTTP server.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def write_tokenizer(folder: Path) -> tuple[dict[str, int], list[int]]:
     return {token: tokenizer.token_to_id(token) for token in SPECIAL}, silent
 
 
-def weights(silent: list[int]) -> dict[str, Any]:
+def weights(silent: list[int], layers: int) -> dict[str, Any]:
     """Random weights under the names that a Qwen2 checkpoint has; the head is the embedding, transposed.
 
     Silent tokens have rows of zeros and so are never the likeliest: at temperature 0 each token of an answer is an
@@ -111,7 +112,7 @@ def weights(silent: list[int]) -> dict[str, Any]:
         return np.ones(HIDDEN, dtype=np.float32)
 
     made = {"model.embed_tokens.weight": matrix(VOCABULARY, HIDDEN), "model.norm.weight": ones()}
-    for layer in range(LAYERS):
+    for layer in range(layers):
         prefix = f"model.layers.{layer}."
         for name, heads in (("q", HEADS), ("k", KEY_VALUE_HEADS), ("v", KEY_VALUE_HEADS)):
             made[f"{prefix}self_attn.{name}_proj.weight"] = matrix(heads * HEAD_SIZE, HIDDEN)
@@ -130,12 +131,13 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def make(folder: Path) -> bool:
+def make(folder: Path, layers: int = LAYERS) -> bool:
     """Writes the model into ``folder``; False where it is there already. The mark is written last."""
     from safetensors.numpy import save_file
 
     mark = folder / "made.json"
-    if mark.exists() and json.loads(mark.read_text(encoding="utf-8")).get("format") == FORMAT:
+    made = {"format": FORMAT, "layers": layers}
+    if mark.exists() and json.loads(mark.read_text(encoding="utf-8")) == made:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     mark.unlink(missing_ok=True)
@@ -148,7 +150,7 @@ def make(folder: Path) -> bool:
             "vocab_size": VOCABULARY,
             "hidden_size": HIDDEN,
             "intermediate_size": INTERMEDIATE,
-            "num_hidden_layers": LAYERS,
+            "num_hidden_layers": layers,
             "num_attention_heads": HEADS,
             "num_key_value_heads": KEY_VALUE_HEADS,
             "max_position_embeddings": POSITIONS,
@@ -163,16 +165,18 @@ def make(folder: Path) -> bool:
         },
     )
     write_json(folder / "generation_config.json", {"eos_token_id": ids[END], "pad_token_id": ids[SPECIAL[0]]})
-    save_file(weights(silent), folder / "model.safetensors", metadata={"format": "pt"})
-    write_json(mark, {"format": FORMAT})
+    save_file(weights(silent, layers), folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(mark, made)
     return True
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the tiny model for the tests of a real vLLM.")
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
-    made = make(folder)
+    parser.add_argument("--layers", type=int, default=LAYERS, help=f"of the model ({LAYERS})")
+    chosen = parser.parse_args()
+    folder: Path = chosen.folder
+    made = make(folder, chosen.layers)
     print(f"{'made' if made else 'already there'}: {folder}", file=sys.stderr)
 
 

@@ -9,6 +9,7 @@ may carry is the API layer's business.
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from math import exp, inf, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from headgate.errors import Reason
@@ -25,7 +26,9 @@ LEAST_S = 0.001
 # with hours. Beyond this nobody keeps a booking anyway.
 HORIZON_S = 600.0
 _SURE = 32  # completions before a forecast may cost somebody the place
-_FIRST_GAIN = 0.05
+FIRSTS = 20  # first tokens that are remembered at least,
+FIRSTS_S = 10.0  # and for so long: where many are begun at once they come in waves, slow ones after quick ones
+FIRST_SPREAD = 2.4  # standard deviations over the mean: as far as three mean deviations of what is evenly scattered
 APART = 1.3  # returns are booked further apart than slots come free: one that is late must not meet the next
 HOPE = 0.75  # of what a forecast says, where it may cost somebody the place
 _MEMORY = 64  # slots' worth of completions that the mean remembers
@@ -62,7 +65,10 @@ class View(NamedTuple):
 class Forecast:
     """How long slots are held, and how far returns are booked. Every ``now`` is real time in seconds."""
 
-    __slots__ = ("_booked_until", "_first_off_s", "_first_s", "_hold_s", "_mass", "_off_s", "_patience", "_served")
+    __slots__ = (
+        *("_booked_until", "_first_at", "_firsts", "_firsts_s", "_firsts_s2"),
+        *("_hold_s", "_mass", "_off_s", "_patience", "_served"),
+    )
 
     def __init__(self) -> None:
         self._hold_s = 0.0
@@ -70,8 +76,8 @@ class Forecast:
         self._mass = 0
         self._served = 0
         self._patience = 1.0
-        self._first_s: float | None = None
-        self._first_off_s = 0.0
+        self._first_at = -inf
+        self._firsts = self._firsts_s = self._firsts_s2 = 0.0
         self._booked_until = 0.0
 
     def learn(self, held_s: float, weight: int) -> None:
@@ -106,18 +112,21 @@ class Forecast:
         """How long a wait behind so many others takes, if as many of them leave as do."""
         return (before * self._patience + 1) * slot_s
 
-    def learn_first(self, first_s: float) -> float:
+    def learn_first(self, now: float, first_s: float) -> float:
         """The engine gave a first token ``first_s`` after the grant; how long that takes, all but the slowest.
 
-        Mean and mean deviation, as TCP keeps its round-trip time (Jacobson, 1988).
+        Mean and deviation, as TCP keeps its round-trip time (Jacobson, 1988), but of what came in the last seconds too,
+        and not of the last few alone: those are all of one wave, and the next is a slower one.
         """
-        if self._first_s is None:
-            self._first_s, self._first_off_s = first_s, first_s / 2
-        else:
-            off_s = first_s - self._first_s
-            self._first_s += off_s * _FIRST_GAIN
-            self._first_off_s += (abs(off_s) - self._first_off_s) * _FIRST_GAIN
-        return self._first_s + 3 * self._first_off_s
+        kept = max(exp((self._first_at - now) / FIRSTS_S), 1 - 1 / FIRSTS)
+        self._first_at = now
+        self._firsts = self._firsts * kept + 1
+        self._firsts_s = self._firsts_s * kept + first_s
+        self._firsts_s2 = self._firsts_s2 * kept + first_s * first_s
+        mean_s = self._firsts_s / self._firsts
+        if self._firsts < 2:  # one says nothing of how far they are apart
+            return 2 * mean_s
+        return mean_s + FIRST_SPREAD * sqrt(max(self._firsts_s2 / self._firsts - mean_s * mean_s, 0.0))
 
     def slot_s(self, now: float, slots: int, holders: Iterable[Ticket]) -> float:
         """Seconds between one slot's coming free and the next's.

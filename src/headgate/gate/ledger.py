@@ -255,8 +255,9 @@ class Ledger:
         if ticket.held_in is not None:
             ticket.held_in.firsts += 1
             ticket.held_in.firsts_s += first_s
+            ticket.held_in.firsts_s2 += first_s * first_s
         if self._timely is not None:
-            self._timely.lead_s = self._forecast.learn_first(first_s)
+            self._timely.lead_s = self._forecast.learn_first(now, first_s)
 
     def resize(self, now: float, engine: str, slots: int) -> list[Verdict]:
         """An engine has ``slots`` from now on; 0: it is not ready. What runs there is left alone."""

@@ -26,7 +26,13 @@ from headgate.gate.timely import LINE_LEAST
 AIM = 0.95
 """Of the objective: some streams are slower than the mean."""
 FIRST_SHARE = 0.5
-"""Of the objective for the first token that may be spent at the engine; the rest is for the line."""
+"""Of the objective for the first token that may be spent at the engine in the mean; the rest is for the line."""
+FIRST_MOST = 0.8
+"""Of the same, what even a slow first token may take where the line needs no more; ``timely`` allows no more either."""
+FIRST_SPREAD = 2.0
+"""Standard deviations over the mean at which a first token is a slow one."""
+LINE_FOR = 8
+"""The line needs the time in which so many come: then somebody in time stands there whenever a slot comes free."""
 FULL = 0.95
 """The share of the slots that must be held to call them short."""
 DOWN_MOST = 0.25
@@ -49,7 +55,7 @@ class Reading(NamedTuple):
         active: slots held on it now.
         wanted: whether somebody waits for one.
         gaps_s, gaps: sum and number of the times between two tokens of a sequence.
-        firsts_s, firsts: sum and number of the times from the grant to the first token.
+        firsts_s, firsts_s2, firsts: the times from the grant to the first token: sum, sum of squares, number.
         holds_s, holds_s2, holds: of those that ended, the times from the grant: sum, sum of squares, number.
         preempted: sequences that the engine put back.
         running, waiting: sequences that it computes, and that wait inside it; None where it doesn't say.
@@ -62,6 +68,7 @@ class Reading(NamedTuple):
     gaps_s: float = 0.0
     gaps: float = 0.0
     firsts_s: float = 0.0
+    firsts_s2: float = 0.0
     firsts: float = 0.0
     holds_s: float = 0.0
     holds_s2: float = 0.0
@@ -96,6 +103,7 @@ class Limit:
         self._preempted_at: float | None = None
         self._gaps = _Mean()
         self._firsts = _Mean()
+        self._begun = self._looked_s = 0.0
         self._holds = _Mean()
         self._lined_up_s = 0.0
 
@@ -107,7 +115,10 @@ class Limit:
     def read(self, reading: Reading) -> int:
         """Take a reading into account; the slots from now on."""
         self._gaps.add(reading.gaps_s, reading.gaps, reading.seconds)
-        self._firsts.add(reading.firsts_s, reading.firsts, reading.seconds)
+        self._firsts.add(reading.firsts_s, reading.firsts, reading.seconds, reading.firsts_s2)
+        kept = MEMORY**reading.seconds
+        self._begun = self._begun * kept + reading.firsts
+        self._looked_s = self._looked_s * kept + reading.seconds
         self._holds.add(reading.holds_s, reading.holds, reading.seconds, reading.holds_s2)
         self._settling_s = max(0.0, self._settling_s - reading.seconds)
         in_line = reading.waiting is not None and reading.waiting > max(1.0, 0.1 * (reading.running or 0.0))
@@ -131,9 +142,20 @@ class Limit:
     def _load(self) -> tuple[float, str]:
         """How much of the tightest objective is used, and which one that is."""
         itl = self._gaps.mean_s / (AIM * self._itl_s) if self._itl_s else 0.0
-        ttft = self._firsts.mean_s / (FIRST_SHARE * self._ttft_s) if self._ttft_s else 0.0
+        ttft = self._first_load(self._ttft_s) if self._ttft_s else 0.0
         latency = self._long_s() / (AIM * (1 - LINE_LEAST) * self._latency_s) if self._latency_s else 0.0
         return max((itl, "itl"), (ttft, "ttft"), (latency, "latency"), key=lambda each: each[0])
+
+    def _first_load(self, ttft_s: float) -> float:
+        """How much of what the line leaves of the objective first tokens take.
+
+        Half of it in the mean is for the engine in any case. More of it is where even slow ones leave the line what it
+        needs, which is little where many come a second: there slots that are worth having would be given away for it.
+        """
+        line_s = LINE_FOR * self._looked_s / max(self._begun, 1.0)
+        share = min(max(FIRST_SHARE, 1 - line_s / ttft_s), FIRST_MOST)
+        slow_s = self._firsts.mean_s + FIRST_SPREAD * self._firsts.deviation_s
+        return min(self._firsts.mean_s / FIRST_SHARE, slow_s / share) / ttft_s
 
     def _long_s(self) -> float:
         """How long a long answer takes at the engine."""

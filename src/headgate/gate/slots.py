@@ -21,7 +21,8 @@ class Bin:
 
     ``active`` may exceed ``slots`` after the engine was made smaller, until what runs has ended.
     ``ended``, ``ended_s`` and ``ended_s2``: how many were here and have ended, how long they took, and that squared;
-    ``firsts`` and ``firsts_s``: how many have begun to be answered, and how long that took from the grant.
+    ``firsts``, ``firsts_s`` and ``firsts_s2``: how many have begun to be answered, how long that took from the grant,
+    and that squared.
     """
 
     engine: str
@@ -32,6 +33,7 @@ class Bin:
     ended_s2: float = 0.0
     firsts: int = 0
     firsts_s: float = 0.0
+    firsts_s2: float = 0.0
 
     @property
     def free(self) -> int:
@@ -42,7 +44,7 @@ class Bin:
 class Ended(NamedTuple):
     """Those that held slots of an engine and have ended: how many, the sum of their times, and that of the squares.
 
-    And of all that held some, how many were answered at all, and the sum of the times from the grant to that.
+    And of all that held some, how many were answered at all, the times from the grant to that, and their squares.
     """
 
     number: int
@@ -50,9 +52,10 @@ class Ended(NamedTuple):
     held_s2: float
     firsts: int
     firsts_s: float
+    firsts_s2: float
 
 
-NONE_ENDED = Ended(0, 0.0, 0.0, 0, 0.0)
+NONE_ENDED = Ended(0, 0.0, 0.0, 0, 0.0, 0.0)
 
 
 def emptiest(bins: Sequence[Bin], weight: int) -> Bin:
@@ -109,7 +112,7 @@ class Slots:
         return (
             NONE_ENDED
             if a_bin is None
-            else Ended(a_bin.ended, a_bin.ended_s, a_bin.ended_s2, a_bin.firsts, a_bin.firsts_s)
+            else Ended(a_bin.ended, a_bin.ended_s, a_bin.ended_s2, a_bin.firsts, a_bin.firsts_s, a_bin.firsts_s2)
         )
 
     @property

@@ -106,6 +106,7 @@ class _Seen:
     gaps_s: float = 0.0
     gaps: int = 0
     firsts_s: float = 0.0
+    firsts_s2: float = 0.0
     firsts: int = 0
     preempted: int = 0
 
@@ -239,6 +240,7 @@ class Rehearsal:
                 gaps_s=seen.gaps_s,
                 gaps=seen.gaps,
                 firsts_s=seen.firsts_s,
+                firsts_s2=seen.firsts_s2,
                 firsts=seen.firsts,
                 holds_s=ended.held_s - before.held_s,
                 holds_s2=ended.held_s2 - before.held_s2,
@@ -282,7 +284,9 @@ class Rehearsal:
         for sequence in made.first:
             job = self._jobs[sequence]
             job.first_s = now
-            seen.firsts_s += now - sequence.arrived_s
+            first_s = now - sequence.arrived_s
+            seen.firsts_s += first_s
+            seen.firsts_s2 += first_s * first_s
             seen.firsts += 1
             if self.ledger is not None:
                 self.ledger.first_token(now, self._tickets[job])
