@@ -43,7 +43,7 @@ class Scene:
         gate = Gate(self.ledger, lambda: self.now_s)
         self.ledger.resize(0.0, "e0", MOST)
         self.engine = Engine(gauges=Metrics())
-        self.sizing = Sizing(Pool([self.engine]), gate, objectives)  # type: ignore[arg-type]  enough of a pool
+        self.sizing = Sizing(Pool([self.engine]), gate, objectives)  # type: ignore[arg-type]  # enough of a pool
         self.tick()
 
     def tick(self, after_s: float = 1.0) -> int:

@@ -212,3 +212,36 @@ def test_the_time_told_for_a_line_is_the_time_that_it_takes() -> None:
     errors = [abs(told[at + 200] / took[at] - 1) for at in range(len(took))]
     assert sum(told[200:-line]) / sum(took) == pytest.approx(1.0, abs=0.25)
     assert sorted(errors)[len(errors) // 2] < 0.3
+
+
+def waves(forecast: Forecast, seconds: float, per_s: float) -> list[tuple[float, float]]:
+    """First tokens that take 0.2 s for 2 s and then 0.6 s for 2 s: what was said before each came, and its time."""
+    told: list[tuple[float, float]] = []
+    lead_s = 0.0
+    for number in range(int(seconds * per_s)):
+        now = number / per_s
+        first_s = 0.2 if now % 4 < 2 else 0.6
+        told.append((lead_s, first_s))
+        lead_s = forecast.learn_first(now, first_s)
+    return told
+
+
+@pytest.mark.parametrize("per_s", [5.0, 100.0, 1000.0])
+def test_a_slow_wave_is_remembered_while_quick_ones_come_however_many_they_are(per_s: float) -> None:
+    """A memory of twenty forgot it in a fifth of a second, and the next wave was late as a whole (seen on vLLM)."""
+    settled = waves(Forecast(), 20.0, per_s)[int(8 * per_s) :]
+    assert all(lead_s >= first_s for lead_s, first_s in settled)
+
+
+def test_first_tokens_that_seldom_come_are_remembered_by_their_number() -> None:
+    forecast = Forecast()
+    for number in range(30):
+        lead_s = forecast.learn_first(60.0 * number, 0.6 if number == 15 else 0.2)
+    assert lead_s > 0.3
+    for number in range(30, 400):
+        lead_s = forecast.learn_first(60.0 * number, 0.2)
+    assert lead_s == pytest.approx(0.2, abs=0.01), "and not for ever"
+
+
+def test_of_a_single_first_token_twice_its_time_is_allowed() -> None:
+    assert Forecast().learn_first(5.0, 0.3) == pytest.approx(0.6)
