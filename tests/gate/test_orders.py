@@ -292,6 +292,34 @@ def test_in_a_full_line_the_one_who_was_too_late_first_gives_way() -> None:
     assert order.last() is tickets[0]
 
 
+def test_in_a_full_line_a_late_one_of_a_modest_caller_keeps_its_place() -> None:
+    """It once gave its place as the first that was late: so who sent ten times as much pushed the others out."""
+    order = make_order("fair")
+    modest = a_ticket(0.0, key="modest", within_s=1.0)
+    late, *greedy = [a_ticket(at, key="greedy", within_s=1.0) for at in (0.1, 2.0, 2.1, 2.2)]
+    for ticket in (modest, late, *greedy):
+        order.push(ticket)
+    order.head(2.3)
+    assert order.last() is late, "the one of the greedy that is late"
+    order.remove(late)
+    assert order.last() is greedy[-1], "none of them is, so their newest"
+    for ticket in greedy:
+        order.remove(ticket)
+    assert order.last() is modest
+
+
+def test_one_who_returned_never_gives_its_place() -> None:
+    order = make_order("fair")
+    returned, other = a_ticket(0.0, within_s=1.0), a_ticket(0.1, within_s=1.0)
+    order.push(returned, front=True)
+    assert order.last() is None
+    order.push(other)
+    assert order.last() is other
+    order.take(returned)
+    order.remove(other)
+    assert order.last() is None
+
+
 def test_under_twice_the_load_all_who_are_served_are_served_in_time() -> None:
     """Served one a second, asked twice as often, good within 5 s: first come first served is late with nearly all."""
     dice = random.Random(1)

@@ -20,7 +20,7 @@ Name = Literal["fifo", "priority", "fair"]
 ORDERS: dict[Name, Callable[[], Order]] = {
     "fifo": Fifo,
     "priority": lambda: Timely(lambda: Priority(Fifo), lambda: Priority(Fifo, age_s=inf)),
-    "fair": lambda: Timely(lambda: Priority(Fair), lambda: Priority(Fair, age_s=inf)),
+    "fair": lambda: Timely(lambda: Priority(Fair), lambda: Priority(Fair, age_s=inf), shared=True),
 }
 
 

@@ -3,10 +3,12 @@
 Where more is asked than can be done, a line that serves everyone in turn serves everyone too late: each has just
 waited longer than an answer is of use (``within_s`` of its claim: the objective for the first token, or its own
 deadline). Here whoever can't be served in time any more is parked behind those who can, and is served when none of
-them waits but less urgent ones; where the line is full, of the least urgent the one that was parked first gives its
-place to a newcomer. Nobody is thrown out for being late. It is earliest deadline first with late work set aside
-(Moore and Hodgson's rule for the fewest late jobs, on line), and does what controlled delay (CoDel; Nichols and
-Jacobson, 2012) does by dropping.
+them waits but less urgent ones. Nobody is thrown out for being late; where the line is full, one of the least urgent
+gives its place to a newcomer, and there one of whoever has most waiting, late or not: the one that was parked first.
+(Of all that were parked the first, whose it is: then a caller who sends ten times as much pushes the others out.)
+
+It is earliest deadline first with late work set aside (Moore and Hodgson's rule for the fewest late jobs, on line), and
+does what controlled delay (CoDel; Nichols and Jacobson, 2012) does by dropping.
 
 ``lead_s`` is how long before its deadline a request must be granted: the engine needs that to its first token.
 """
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from headgate.gate.entries import Ticket
     from headgate.gate.ordering import Order
+
+Whose = tuple[int, str, str]
+"""A rank, a key and a user."""
 
 _SLACK = 32
 _LEAD_MOST = 0.8
@@ -52,17 +57,25 @@ class Timely:
     One who is parked goes before those in time of a lower rank: nobody is late only because lesser ones came after it.
     So ``late`` must have the highest rank first.
 
+    Args:
+        shared: ``beneath`` shares between callers, and does it in a full line too.
+
     Attributes:
         lead_s: from the grant to the first token; who is nearer to its deadline than this is late.
     """
 
-    __slots__ = ("_due", "_in_time", "_parked", "_returned", "_since", "_watched", "lead_s")
+    __slots__ = ("_all", "_due", "_in_time", "_parked", "_returned", "_shared", "_since", "_watched", "lead_s")
 
-    def __init__(self, beneath: Callable[[], Order], late: Callable[[], Order] | None = None) -> None:
+    def __init__(
+        self, beneath: Callable[[], Order], late: Callable[[], Order] | None = None, *, shared: bool = False
+    ) -> None:
         self.lead_s = 0.0
         self._in_time = beneath()
         self._parked = (late or beneath)()
-        self._since: dict[int, OrderedDict[Ticket, None]] = {}
+        self._shared = shared
+        # Both lines in one, since who has most waiting shows in neither; but those who return, who never give way.
+        self._all = beneath()
+        self._since: dict[Whose, OrderedDict[Ticket, None]] = {}
         self._due: list[tuple[float, int, Ticket]] = []
         self._watched: set[Ticket] = set()
         self._returned: set[Ticket] = set()
@@ -76,7 +89,9 @@ class Timely:
         self._in_time.push(ticket, front=front)
         if front:
             self._returned.add(ticket)
-        if front or ticket.claim.within_s == inf:
+            return
+        self._all.push(ticket)
+        if ticket.claim.within_s == inf:
             return
         self._watched.add(ticket)
         heappush(self._due, (ticket.queued_from + ticket.claim.within_s, ticket.number, ticket))
@@ -98,9 +113,8 @@ class Timely:
             self._parked.take(ticket)
             self._in_time.serve(ticket)  # one account for both lines: the other's charge is only for its turns
         else:
-            self._watched.discard(ticket)
-            self._returned.discard(ticket)
             self._in_time.take(ticket)
+        self._forget(ticket)
 
     def serve(self, ticket: Ticket) -> None:
         self._in_time.serve(ticket)
@@ -112,20 +126,17 @@ class Timely:
         if self._unpark(ticket):
             self._parked.remove(ticket)
         else:
-            self._watched.discard(ticket)
-            self._returned.discard(ticket)
             self._in_time.remove(ticket)
+        self._forget(ticket)
 
     def last(self) -> Ticket | None:
-        """The one that was parked first of the lowest rank, unless one of a lower rank still is in time."""
-        in_time = self._in_time.last()
-        late = next(iter(self._since[max(self._since)])) if self._since else None
-        if late is None or (in_time is not None and in_time.claim.rank > late.claim.rank):
-            return in_time
-        return late
+        """Of the lowest rank, and there of whoever has most waiting, the one that was parked first; else the newest."""
+        newest = self._all.last()
+        parked = None if newest is None else self._since.get(self._whose(newest))
+        return next(iter(parked)) if parked else newest
 
     def before(self, ticket: Ticket) -> int:
-        return 0 if ticket in self._since.get(ticket.claim.rank, ()) else self._in_time.before(ticket)
+        return 0 if ticket in self._since.get(self._whose(ticket), ()) else self._in_time.before(ticket)
 
     def __len__(self) -> int:
         return len(self._in_time) + len(self._parked)
@@ -145,14 +156,28 @@ class Timely:
                 self._watched.remove(ticket)
                 self._in_time.remove(ticket)
                 self._parked.push(ticket)
-                self._since.setdefault(ticket.claim.rank, OrderedDict())[ticket] = None
+                self._since.setdefault(self._whose(ticket), OrderedDict())[ticket] = None
+
+    def _whose(self, ticket: Ticket) -> Whose:
+        """Among whose a place is looked for, where it has to be given up."""
+        claim = ticket.claim
+        return (claim.rank, claim.key, claim.user) if self._shared else (claim.rank, "", "")
+
+    def _forget(self, ticket: Ticket) -> None:
+        """It waits no more."""
+        self._watched.discard(ticket)
+        if ticket in self._returned:
+            self._returned.remove(ticket)
+        else:
+            self._all.remove(ticket)
 
     def _unpark(self, ticket: Ticket) -> bool:
         """Whether it was parked; it isn't any more."""
-        parked = self._since.get(ticket.claim.rank)
+        whose = self._whose(ticket)
+        parked = self._since.get(whose)
         if parked is None or ticket not in parked:
             return False
         del parked[ticket]
         if not parked:
-            del self._since[ticket.claim.rank]
+            del self._since[whose]
         return True
