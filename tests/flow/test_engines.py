@@ -1,0 +1,28 @@
+"""From a pool's engines to the connections that the flow uses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from headgate.engines import Engines
+from headgate.pool.launchers import Address, Launch
+from headgate.pool.lifecycle import State
+from headgate.pool.pool import Pool
+from headgate.pool.supervisor import Supervisor
+
+
+def test_a_new_start_that_gets_the_old_port_is_spoken_to_with_its_own_key() -> None:
+    """One start in ten thousand gets it, and would have been asked with the key of the engine before."""
+
+    async def claim() -> None:
+        supervisor = Supervisor("e0", lambda: Launch(kind="vllm", address=Address("127.0.0.1", 20_000)))
+        engines = Engines(Pool([supervisor], max_active=1, clock=time.monotonic), on_capacity=lambda *_: None)
+        supervisor.state = State.READY
+        for key in ("first", "second"):
+            supervisor.launch = Launch(kind="vllm", address=Address("127.0.0.1", 20_000), api_key=key)
+            supervisor._tell()
+            assert b"authorization: Bearer %b\r\n" % key.encode() in engines.route("e0").headers
+            assert key not in repr(engines.route("e0"))
+
+    asyncio.run(claim())
