@@ -65,15 +65,15 @@ def scene() -> Scene:
 
 
 def test_a_silent_engine_is_read_by_the_gateways_own_times(scene: Scene) -> None:
-    scene.serve(40, first_s=0.9)
+    scene.serve(40, first_s=1.2)
     assert scene.tick(SILENT_S) < MOST
     assert scene.sizing.why("e0") == "ttft"
 
 
 def test_an_engine_is_silent_only_after_a_while(scene: Scene) -> None:
     """Its page is read every second or two: no news for less than that is no sign of anything."""
-    scene.serve(40, first_s=0.9)
-    assert scene.tick(SILENT_S - 1.0) == MOST
+    scene.serve(40, first_s=1.2)
+    assert scene.tick(SILENT_S - 1.5) == MOST
     assert scene.sizing.why("e0") == "start"
 
 
@@ -93,20 +93,20 @@ def test_what_a_silent_engine_said_before_is_not_taken_for_news(scene: Scene) ->
 
 def test_first_tokens_that_are_late_here_count_though_the_engine_calls_them_quick(scene: Scene) -> None:
     """Its clock starts when its busy front gets to read a request."""
-    scene.serve(40, first_s=0.9)
+    scene.serve(40, first_s=1.2)
     scene.engine.gauges = Metrics(pace=Pace(firsts_s=4.0, firsts=40))
     assert scene.tick() < MOST
     assert scene.sizing.why("e0") == "ttft"
 
 
 def test_first_tokens_that_are_late_at_the_engine_count_though_no_stream_shows_it(scene: Scene) -> None:
-    scene.engine.gauges = Metrics(pace=Pace(firsts_s=36.0, firsts=40))
+    scene.engine.gauges = Metrics(pace=Pace(firsts_s=48.0, firsts=40))
     assert scene.tick() < MOST
     assert scene.sizing.why("e0") == "ttft"
 
 
 def test_an_engine_that_was_started_anew_has_a_limit_of_its_own(scene: Scene) -> None:
-    scene.serve(40, first_s=0.9)
+    scene.serve(40, first_s=1.2)
     assert scene.tick(SILENT_S) < MOST
     scene.engine.life += 1
     assert scene.tick() == MOST

@@ -59,6 +59,16 @@ def test_first_tokens_may_take_more_of_their_time_where_they_are_alike_and_many_
     assert a_limit().read(firsts(mean_s=0.9, deviation_s=0.0, number=1000)) < 100, "the line has a fifth in any case"
 
 
+def test_while_nobody_waits_first_tokens_may_take_nearly_all_of_their_time() -> None:
+    """On vLLM at its peak they took 0.7 s, all in time; slots were taken away for it, and a line made many late."""
+    alone = firsts(mean_s=0.7, deviation_s=0.1, number=100)._replace(wanted=False)
+    limit = a_limit()
+    assert limit.read(alone) == 100
+    assert limit.read(alone._replace(wanted=True)) < 100
+    late_soon = firsts(mean_s=0.85, deviation_s=0.1, number=100)._replace(wanted=False)
+    assert a_limit().read(late_soon) < 100
+
+
 def test_long_answers_take_slots_away_where_the_whole_has_an_objective() -> None:
     """Half take 2 s and half 4 s: 4.3 s for a long one, and the line leaves 3.5 of 4 s."""
     limit = Limit(100, itl_s=0.1, ttft_s=1.0, latency_s=4.0)

@@ -31,6 +31,9 @@ FIRST_MOST = 0.8
 """Of the same, what even a slow first token may take where the line needs no more; ``timely`` allows no more either."""
 FIRST_SPREAD = 2.0
 """Standard deviations over the mean at which a first token is a slow one."""
+FIRST_ALONE = 0.75
+"""Of the same in the mean while nobody waits in the line, when all of it is the engine's: fewer slots would make a
+line, which is worth it only where the engine is on its way to being late with everybody."""
 LINE_FOR = 8
 """The line needs the time in which so many come: then somebody in time stands there whenever a slot comes free."""
 FULL = 0.95
@@ -125,7 +128,7 @@ class Limit:
         self._lined_up_s = self._lined_up_s + reading.seconds if in_line else 0.0
         if self._settling_s:
             return self.slots
-        load, why = self._load()
+        load, why = self._load(has_line=reading.wanted)
         at_work = min(self._exact, float(max(reading.active, 1)))
         if reading.preempted:
             at_work = min(at_work, reading.running or at_work)
@@ -139,23 +142,26 @@ class Limit:
             self._up(1 - load)
         return self.slots
 
-    def _load(self) -> tuple[float, str]:
+    def _load(self, *, has_line: bool) -> tuple[float, str]:
         """How much of the tightest objective is used, and which one that is."""
         itl = self._gaps.mean_s / (AIM * self._itl_s) if self._itl_s else 0.0
-        ttft = self._first_load(self._ttft_s) if self._ttft_s else 0.0
+        ttft = self._first_load(self._ttft_s, has_line=has_line) if self._ttft_s else 0.0
         latency = self._long_s() / (AIM * (1 - LINE_LEAST) * self._latency_s) if self._latency_s else 0.0
         return max((itl, "itl"), (ttft, "ttft"), (latency, "latency"), key=lambda each: each[0])
 
-    def _first_load(self, ttft_s: float) -> float:
+    def _first_load(self, ttft_s: float, *, has_line: bool) -> float:
         """How much of what the line leaves of the objective first tokens take.
 
         Half of it in the mean is for the engine in any case. More of it is where even slow ones leave the line what it
         needs, which is little where many come a second: there slots that are worth having would be given away for it.
         """
+        mean_s = self._firsts.mean_s
+        slow_s = mean_s + FIRST_SPREAD * self._firsts.deviation_s
+        if not has_line:
+            return min(mean_s / FIRST_ALONE, slow_s / AIM) / ttft_s
         line_s = LINE_FOR * self._looked_s / max(self._begun, 1.0)
         share = min(max(FIRST_SHARE, 1 - line_s / ttft_s), FIRST_MOST)
-        slow_s = self._firsts.mean_s + FIRST_SPREAD * self._firsts.deviation_s
-        return min(self._firsts.mean_s / FIRST_SHARE, slow_s / share) / ttft_s
+        return min(mean_s / FIRST_SHARE, slow_s / share) / ttft_s
 
     def _long_s(self) -> float:
         """How long a long answer takes at the engine."""
