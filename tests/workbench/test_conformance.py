@@ -17,6 +17,7 @@ from headgate.workbench.conformance.claims import CLAIMS, chosen
 from headgate.workbench.conformance.peers import Stand, by_command
 from headgate.workbench.conformance.promises import BRISK, Promises, of_status
 from headgate.workbench.conformance.report import Report, as_json, in_short
+from headgate.workbench.conformance.site import told_of_longer_wait
 from headgate.workbench.conformance.verdict import Result, Verdict
 from tests.workbench.running import Ran, environment
 
@@ -49,6 +50,28 @@ def conformance(*arguments: str, within_s: float = 60.0) -> Ran:
 
 def verdicts(ran: Ran) -> dict[str, dict[str, Any]]:
     return {result["case"]: result for result in json.loads(ran.out)["results"]}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "promised_s", "rightful"),
+    [
+        (429, {"retry-after": "10"}, 10.0, True),
+        (503, {"retry-after": "11", "retry-after-ms": "10400"}, 10.0, True),
+        (429, {"retry-after": "9"}, 10.0, False),
+        (429, {"retry-after": "10", "retry-after-ms": "9400"}, 10.0, False),
+        (429, {}, 10.0, False),
+        (429, {"retry-after": "soon"}, 10.0, False),
+        (408, {"retry-after": "60"}, 10.0, False),
+        (429, {"retry-after": "60"}, None, False),
+    ],
+)
+def test_a_refusal_on_arrival_breaks_no_promise_to_wait_where_it_tells_of_a_longer_wait(
+    status: int, headers: dict[str, str], promised_s: float | None, rightful: bool
+) -> None:
+    """Found with a real vLLM, whose held slots Headgate forecasts to come free too late: `wait_too_long` is right."""
+    reply = Reply()
+    reply.status, reply.headers, reply.complete = status, headers, True
+    assert told_of_longer_wait(reply, promised_s) is rightful
 
 
 def test_headgate_keeps_what_can_be_seen_in_seconds() -> None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from headgate.workbench.conformance.caller import Address, Caller, request
+from headgate.workbench.conformance.caller import Address, Caller, Reply, request
 from headgate.workbench.conformance.engine import Engine, Gauges, Scripted
 from headgate.workbench.conformance.promises import Promises
 from headgate.workbench.conformance.verdict import Broken, Inapplicable
@@ -25,8 +25,9 @@ SETTLE_S = 0.2
 LONG = 20_000
 """Tokens of a stream that outlasts its case."""
 BACK_WITHIN_S = 5.0
-_GAUGES_WITHIN_S = 10.0
-"""A vLLM's gauges are as old as its last step, and a busy one is slow to tell them."""
+_GAUGES_WITHIN_S = 30.0
+"""A vLLM's gauges are as old as its last step, which an aborted request is still in: they are asked for another one."""
+_GAUGE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -126,13 +127,22 @@ class Site:
         return LONG if isinstance(self.engine, Scripted) else 4000
 
     async def queue(self, count: int, tokens: int = 5) -> list[Caller]:
-        """So many who wait, the slots being held. Raises Broken where they are not left waiting."""
+        """So many who wait, the slots being held; fewer where the gateway forecasts a longer wait than it promises.
+
+        Raises:
+            Broken: somebody is neither left waiting nor told of such a wait.
+            Inapplicable: all are told.
+        """
         callers = [await self.call(tokens) for _ in range(count)]
         early = await asyncio.gather(*(c.until(lambda reply: reply.begun or reply.ended, SETTLE_S) for c in callers))
-        if any(early):
-            seen = self.tally([caller for caller, ended in zip(callers, early, strict=True) if ended])
-            raise Broken(f"{sum(early)} of {count} were not left waiting in a line of {self.line}: {seen}")
-        return callers
+        gone = [caller for caller, ended in zip(callers, early, strict=True) if ended]
+        hopeless = [caller for caller in gone if told_of_longer_wait(caller.reply, self.promises.queue_timeout_s)]
+        if len(gone) > len(hopeless):
+            seen = self.tally(gone)
+            raise Broken(f"{len(gone)} of {count} were not left waiting in a line of {self.line}: {seen}")
+        if count and len(hopeless) == count:
+            raise Inapplicable(f"it forecasts more than the {self.promises.queue_timeout_s:g} s that it promises")
+        return [caller for caller in callers if caller not in hopeless]
 
     async def until_idle(self, within_s: float = GRACE_S) -> float:
         """Seconds until nothing is on the engine. Raises Broken where something stays."""
@@ -142,7 +152,9 @@ class Site:
         began = loop.time()
         if isinstance(self.engine, Gauges):
             within_s = max(within_s, _GAUGES_WITHIN_S)
-        if not await self.engine.until_open(0, within_s):
+            while not await self.engine.until_open(0, _GAUGE_S) and loop.time() - began < within_s:
+                await self.ask(1)
+        if not await self.engine.until_open(0, _GAUGE_S if isinstance(self.engine, Gauges) else within_s):
             left = await self.engine.open()
             raise Broken(f"{left} still on the engine {within_s:g} s later", left_on_engine=left)
         return loop.time() - began
@@ -181,6 +193,26 @@ class Site:
     def tally(callers: Sequence[Caller]) -> str:
         """What became of them, the commonest first: ``12× 503, 3× no end``."""
         return tally([caller.reply.in_short for caller in callers])
+
+
+def told_to_return_s(reply: Reply) -> float | None:
+    """When to come back, as OpenAI's SDKs read it; None where it isn't said."""
+    for name, per_s in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(reply.headers[name]) / per_s)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def told_of_longer_wait(reply: Reply, promised_s: float | None) -> bool:
+    """Whether it was refused on arrival with a time to come back that is no sooner than the promised wait is over.
+
+    To say so at once is kinder than to let a client wait in vain, and breaks no promise. With a shorter time it would:
+    the client could have waited for that.
+    """
+    told_s = told_to_return_s(reply)
+    return reply.refused and promised_s is not None and told_s is not None and told_s >= promised_s
 
 
 def tally(words: Sequence[str]) -> str:

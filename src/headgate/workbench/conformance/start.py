@@ -17,6 +17,7 @@ from headgate.workbench.conformance.engine import MODEL, Engine, Scripted
 from headgate.workbench.conformance.peers import Launch, Stand
 from headgate.workbench.conformance.promises import Promises
 from headgate.workbench.conformance.site import Site
+from headgate.workbench.conformance.verdict import Broken
 
 READY_WITHIN_S = 90.0
 _LOOK_S = 0.1
@@ -85,8 +86,6 @@ async def started(
 
 async def until_it_serves(site: Site, within_s: float, gateway: Started | None = None) -> None:
     """Until a short chat through it works. Raises NotStarted."""
-    from headgate.workbench.conformance.verdict import Broken
-
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + within_s
     seen = "it takes no connection"
@@ -108,11 +107,10 @@ async def calm(site: Site, engine: Engine | None) -> bool:
     site.close()
     if isinstance(engine, Scripted):
         await engine.calm()
-    if engine is not None and not await engine.until_open(0, 5.0):
-        return False
     try:
+        await site.until_idle(5.0)
         await until_it_serves(site, 10.0)
-    except NotStarted:
+    except (NotStarted, Broken):
         return False
     return True
 

@@ -7,7 +7,7 @@ import random
 
 from headgate.workbench.conformance.caller import WAYS, Caller, Reply
 from headgate.workbench.conformance.engine import Scripted
-from headgate.workbench.conformance.site import GRACE_S, Site, tally, within
+from headgate.workbench.conformance.site import GRACE_S, Site, tally, told_to_return_s, within
 from headgate.workbench.conformance.verdict import Broken, Held, Inapplicable, held
 
 _BURST_TOKENS = 8
@@ -157,10 +157,10 @@ async def refusal_shape(site: Site, patience_s: float) -> Held:
 
 async def refusal_retry_after(site: Site, patience_s: float) -> Held:
     callers = await _refused(site, patience_s)
-    without = [caller for caller in callers if _told_s(caller.reply) is None]
+    without = [caller for caller in callers if told_to_return_s(caller.reply) is None]
     if without:
         raise Broken(f"{len(without)} of {len(callers)} have none ({site.tally(without)})", without=len(without))
-    told = sorted(_told_s(caller.reply) or 0.0 for caller in callers)
+    told = sorted(told_to_return_s(caller.reply) or 0.0 for caller in callers)
     return held(f"{len(callers)} told {told[0]:g} to {told[-1]:g} s", least_s=told[0], most_s=told[-1])
 
 
@@ -182,7 +182,7 @@ async def retry_honest(site: Site, patience_s: float) -> Held:
         reply = (await site.ask(15)).reply
         if reply.ended_well:
             return
-        told_s = _told_s(reply)
+        told_s = told_to_return_s(reply)
         if told_s is None:
             untold.append("it doesn't tell when to come back")
         elif told_s > patience_s:
@@ -201,13 +201,3 @@ async def retry_honest(site: Site, patience_s: float) -> Held:
     if sum(worked) < _HONEST_SHARE * len(worked):
         raise Broken(said, **figures)
     return held(said, **figures)
-
-
-def _told_s(reply: Reply) -> float | None:
-    """When to come back, as OpenAI's SDKs read it; None where it isn't said."""
-    for name, per_s in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(reply.headers[name]) / per_s)
-        except (KeyError, ValueError):
-            continue
-    return None
