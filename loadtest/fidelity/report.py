@@ -18,16 +18,20 @@ SHOWN = {
 
 
 def markdown(real: Path, simulated: Path) -> str:
-    """A row for each load that both engines had: the real one's quickest run, its slowest, and the simulated one's."""
+    """A row for each load that both engines had: the real one's quickest round, its slowest, and the simulated one's.
+
+    Of the simulated engine's the round that had the same seed, and so the same lengths and arrivals.
+    """
     head = ["load", "its slowest round", *SHOWN.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for path in sorted(simulated.glob("held-*-1.jsonl")):
-        name = path.stem.removesuffix("-1")
+    for name in sorted({path.stem[:-2] for path in simulated.glob("held-*-?.jsonl")}):
         rounds = sorted(
-            (seen(raw.read(one)) for one in real.glob(f"{name}-?.jsonl")), key=lambda found: found.tokens_per_s
+            ((seen(raw.read(path)), path.name) for path in real.glob(f"{name}-?.jsonl")),
+            key=lambda found: found[0].tokens_per_s,
         )
-        slowest, quickest = rounds[0], rounds[-1]
-        cells = [_cell(field, quickest, seen(raw.read(path))) for field in SHOWN]
+        (slowest, _), (quickest, file) = rounds[0], rounds[-1]
+        played = seen(raw.read(simulated / file))
+        cells = [_cell(field, quickest, played) for field in SHOWN]
         least = slowest.tokens_per_s / quickest.tokens_per_s - 1
         lines.append("| " + " | ".join([name.removeprefix("held-").replace("-", " "), f"{least:+.0%}", *cells]) + " |")
     return "\n".join(lines) + "\n"

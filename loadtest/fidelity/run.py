@@ -55,7 +55,7 @@ def main() -> None:
     )
     simulated = Candidate("simulated", direct=True)
     with running(simulated, Engine(args=f"--constants {shlex.quote(str(constants.absolute()))}"), 30.0) as url:
-        _rounds(url, HELD_OUT, folder / "simulated", 1, chosen.seconds)
+        _rounds(url, HELD_OUT, folder / "simulated", chosen.rounds, chosen.seconds)
     sys.stdout.write(report.markdown(real, folder / "simulated"))
 
 

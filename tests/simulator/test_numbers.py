@@ -1,4 +1,4 @@
-"""Constants, their files and their fitting; words and tokens."""
+"""Constants and their files; words and tokens."""
 
 from __future__ import annotations
 
@@ -6,49 +6,13 @@ from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from headgate.simulator import text
-from headgate.simulator.constants import Constants, Limits, fit, load
+from headgate.simulator.constants import Constants, Limits, load
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-ROWS = [(running, prefill) for running in (1, 2, 8, 32, 64) for prefill in (0, 64, 512, 2048)]
-
-
-@settings(max_examples=30)
-@given(
-    base=st.floats(1e-4, 0.1),
-    each=st.floats(1e-6, 1e-2),
-    token=st.floats(1e-7, 1e-3),
-    order=st.permutations(ROWS),
-)
-def test_fitting_recovers_the_constants_that_made_the_rows(
-    base: float, each: float, token: float, order: list[tuple[int, int]]
-) -> None:
-    real = Constants(base_s=base, per_sequence_s=each, per_prefill_token_s=token)
-    found = fit([(r, p, real.step_s(r, p)) for r, p in order])
-    for running, prefill in ROWS:
-        assert found.step_s(running, prefill) == pytest.approx(real.step_s(running, prefill), rel=1e-6)
-
-
-def test_fitting_is_not_misled_by_noise() -> None:
-    real = Constants()
-    rows = [(r, p, real.step_s(r, p) * (1.02 if i % 2 else 0.98)) for i, (r, p) in enumerate(ROWS)]
-    assert fit(rows).step_s(32, 512) == pytest.approx(real.step_s(32, 512), rel=0.05)
-
-
-def test_a_coefficient_that_noise_makes_negative_is_held_at_nothing() -> None:
-    rows = [(r, p, 0.01 - 1e-5 * r + 1e-5 * p) for r, p in ROWS]
-    found = fit(rows)
-    assert found.per_sequence_s == 0
-    assert found.step_s(8, 512) == pytest.approx(0.015, rel=0.1)
-
-
-def test_rows_that_cannot_tell_the_constants_apart_are_refused() -> None:
-    with pytest.raises(ValueError, match="vary the batch"):
-        fit([(4, 0, 0.01), (4, 0, 0.011), (4, 0, 0.012)])
 
 
 def test_constants_come_from_toml_and_json(tmp_path: Path) -> None:

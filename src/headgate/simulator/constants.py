@@ -1,8 +1,8 @@
 """What a simulated engine is made of: how long things take, and how much of each thing there is.
 
 Separate from the scheduler because these numbers are data: they come from a file or from flags, and the times
-can be fitted to a real engine's measurements. Ends at the numbers; what is done with them is in
-``scheduler``.
+can be fitted to a real engine's measurements (``workbench.fitting``). Ends at the numbers; what is done with them is
+in ``scheduler``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -103,55 +102,3 @@ def load(path: Path) -> tuple[Constants, dict[str, Any]]:
             raise ValueError(f"{path}: {name} must be a number of at least 0, not {value!r}")
     durations = {k: float(v) for k, v in values.items() if k in times}
     return replace(Constants(), **durations), {k: v for k, v in values.items() if k in sizes}
-
-
-def fit(rows: Iterable[tuple[int, int, float]], like: Constants | None = None) -> Constants:
-    """The constants whose step time is nearest to what was measured, by least squares.
-
-    Args:
-        rows: (sequences running, prompt tokens computed, seconds that the step took), at least three that
-        differ. like: where the other durations (loading, sleeping) are taken from.
-
-    Coefficients that noise would make negative are held at 0, and the others fitted again without them.
-    Raises ValueError where the rows cannot tell the three apart (the same batch size throughout, say).
-    """
-    measured = [((1.0, float(running), float(prefill)), float(step_s)) for running, prefill, step_s in rows]
-    kept = [0, 1, 2]
-    while True:
-        solved = _least_squares([([x[i] for i in kept], y) for x, y in measured])
-        worst = min(range(len(kept)), key=solved.__getitem__)
-        if solved[worst] >= 0 or len(kept) == 1:
-            break
-        del kept[worst]
-    found = dict(zip(kept, solved, strict=True))
-    base_s, per_sequence_s, per_prefill_token_s = (max(0.0, found.get(i, 0.0)) for i in range(3))
-    return replace(
-        like or Constants(),
-        base_s=base_s,
-        per_sequence_s=per_sequence_s,
-        per_prefill_token_s=per_prefill_token_s,
-    )
-
-
-def _least_squares(rows: list[tuple[list[float], float]]) -> list[float]:
-    """Solve the normal equations by elimination, columns scaled so that tokens and sequences weigh alike."""
-    width = len(rows[0][0]) if rows else 0
-    scale = [max((abs(x[i]) for x, _ in rows), default=0.0) or 1.0 for i in range(width)]
-    scaled = [([x[i] / scale[i] for i in range(width)], y) for x, y in rows]
-    table = [
-        [sum(x[i] * x[j] for x, _ in scaled) for j in range(width)] + [sum(x[i] * y for x, y in scaled)]
-        for i in range(width)
-    ]
-    for column in range(width):
-        pivot = max(range(column, width), key=lambda row: abs(table[row][column]))
-        if abs(table[pivot][column]) < 1e-9 * max(1, len(rows)):
-            raise ValueError("the rows don't tell the constants apart: vary the batch and the prompt length")
-        table[column], table[pivot] = table[pivot], table[column]
-        head = table[column]
-        for row in range(width):
-            if row != column and table[row][column]:
-                factor = table[row][column] / head[column]
-                table[row] = [a - factor * b for a, b in zip(table[row], head, strict=True)]
-    if not width:
-        raise ValueError("no rows to fit")
-    return [table[i][width] / table[i][i] / scale[i] for i in range(width)]
