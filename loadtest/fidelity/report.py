@@ -20,18 +20,18 @@ SHOWN = {
 def markdown(real: Path, simulated: Path) -> str:
     """A row for each load that both engines had: the real one's quickest round, its slowest, and the simulated one's.
 
-    Of the simulated engine's the round that had the same seed, and so the same lengths and arrivals.
+    The quickest of those that both had, since a round has lengths and arrivals of its own.
     """
     head = ["load", "its slowest round", *SHOWN.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name in sorted({path.stem[:-2] for path in simulated.glob("held-*-?.jsonl")}):
-        rounds = sorted(
-            ((seen(raw.read(path)), path.name) for path in real.glob(f"{name}-?.jsonl")),
-            key=lambda found: found[0].tokens_per_s,
-        )
-        (slowest, _), (quickest, file) = rounds[0], rounds[-1]
-        played = seen(raw.read(simulated / file))
-        cells = [_cell(field, quickest, played) for field in SHOWN]
+        rounds = {path.name: seen(raw.read(path)) for path in real.glob(f"{name}-?.jsonl")}
+        played = {path.name: seen(raw.read(path)) for path in simulated.glob(f"{name}-?.jsonl") if path.name in rounds}
+        if not played:
+            continue
+        file = max(played, key=lambda each: rounds[each].tokens_per_s)
+        quickest, slowest = rounds[file], min(rounds.values(), key=lambda each: each.tokens_per_s)
+        cells = [_cell(field, quickest, played[file]) for field in SHOWN]
         least = slowest.tokens_per_s / quickest.tokens_per_s - 1
         lines.append("| " + " | ".join([name.removeprefix("held-").replace("-", " "), f"{least:+.0%}", *cells]) + " |")
     return "\n".join(lines) + "\n"
