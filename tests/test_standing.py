@@ -68,6 +68,12 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
         (seen(1, 1, slots=1), Kind.FULL, "The gate is full: the one slot is busy, 1 waits, a newcomer", ""),
         (seen(6, 3, head_weight=4), Kind.FULL, "3 wait though 2 slots are free: the first in the line needs 4.", ""),
         (
+            seen(7, 12, held_back=1),
+            Kind.FULL,
+            "The gate is full: 7 of 8 slots are busy, 12 wait, a newcomer waits about 6 s.",
+            RAISE,
+        ),
+        (
             seen(8, 12, engines=(Engine("e0", State.READY, kv_usage=0.97, max_num_seqs=64),)),
             Kind.FULL,
             FULL,

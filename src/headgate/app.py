@@ -245,7 +245,11 @@ class Gateway:
             settings.slo_itl_ms / 1e3 if settings.slo_itl_ms is not None else None,
             settings.slo_latency_s,
         )
-        self._sizing = Sizing(self.pool, self._gate, objectives) if settings.max_active is None else None
+        self._sizing = (
+            Sizing(self.pool, self._gate, objectives, paced=not settings.preempt)
+            if settings.max_active is None
+            else None
+        )
         charges = self._charges()
         self._tracer = tracer(settings.otel_exporter_otlp_endpoint)
         self.quotas = _quotas(settings, self._clock)

@@ -116,6 +116,7 @@ class Picture:
             "slots": {
                 "max_active": books.slots,
                 "active": books.active,
+                "held_back": books.held_back,
                 "by_engine": {
                     engine: {"slots": slots, "active": books.active_by_engine[engine]}
                     for engine, slots in books.slots_by_engine.items()
@@ -202,6 +203,7 @@ class Picture:
                 in_turn=settings.queue_order == "fifo",
                 head_weight=line[0].weight if line else 1,
                 aside=books.aside,
+                held_back=books.held_back,
                 draining=books.draining,
                 refused=self._recent.refused,
                 lately_s=LATELY,

@@ -45,12 +45,15 @@ class Sizing:
 
     Args:
         objectives: what a good answer is; the slots follow from it.
+        paced: slots that come free in bunches are given out one after another while somebody waits. Not where a slot is
+            taken for somebody urgent, who would wait for it again.
     """
 
-    def __init__(self, pool: Pool, gate: Gate, objectives: Objectives) -> None:
+    def __init__(self, pool: Pool, gate: Gate, objectives: Objectives, *, paced: bool = True) -> None:
         self._pool = pool
         self._gate = gate
         self._objectives = objectives
+        self._paced = paced
         self._sized: dict[str, _Sized] = {}
 
     def tick(self, now_s: float) -> None:
@@ -65,12 +68,18 @@ class Sizing:
         return sized.limit.why if sized is not None else None
 
     def states(self) -> Iterator[Metric]:
-        """Why each engine has the slots that it has, for a scrape."""
+        """Why each engine has the slots that it has, and how many wait for their turn, for a scrape."""
         yield gauges(
             "api_max_active_why",
             "1 for what moved the engine's slots last: start, itl, ttft, latency, preemptions, engine_line, room.",
             ("engine", "why"),
             {(name, sized.limit.why): 1.0 for name, sized in self._sized.items()},
+        )
+        yield gauges(
+            "api_held_back_slots",
+            "Slots that came free in a bunch and are given out one after another.",
+            ("engine",),
+            {(name,): self._gate.held_back_on(name) for name in self._sized},
         )
 
     def _read(self, engine: Supervisor, shown: Metrics, now_s: float) -> None:
@@ -116,10 +125,13 @@ class Sizing:
                 running=None if silent else shown.counters.running,
                 waiting=None if silent else shown.waiting,
                 kv_usage=None if silent else shown.kv_usage,
+                held_back=self._gate.held_back_on(engine.name),
             )
         )
         sized.shown, sized.pace, sized.ended, sized.at_s = shown, pace, ended, now_s
         engine.set_max_active(slots)
+        if self._paced:
+            self._gate.pace(engine.name, sized.limit.pace_s)
 
 
 Times = tuple[float, float, float]

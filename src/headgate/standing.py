@@ -76,6 +76,7 @@ class Seen(NamedTuple):
         in_turn: the line is first come, first served, so that nobody comes in before others.
         head_weight: slots that the first in the line needs.
         aside: how many of those who wait do so for others of their key, which holds as many slots as it may.
+        held_back: slots that came free in a bunch and will be given out a moment later.
         refused: by reason, within the last ``lately_s`` seconds, those that were not the callers' fault.
         ttft_p95_s, slo_ttft_s: the slowest first tokens of late, and how soon they should come.
         max_active: the setting; None: found from what the engine says.
@@ -89,6 +90,7 @@ class Seen(NamedTuple):
     in_turn: bool = True
     head_weight: int = 1
     aside: int = 0
+    held_back: int = 0
     draining: bool = False
     refused: Mapping[str, int] = {}
     lately_s: int = 10
@@ -251,8 +253,9 @@ def _line(seen: Seen) -> Standing:
             f"{_held(seen).capitalize()}; {_wait(seen.waiting)} for others of the same key; {others}.",
             "Their keys hold as many slots as they may (max_active in API_KEYS_FILE).",
         )
-    if seen.active < seen.slots:
-        free = _many(seen.slots - seen.active, "slot is free", "slots are free")
+    free_slots = seen.slots - seen.active - seen.held_back
+    if free_slots > 0:
+        free = _many(free_slots, "slot is free", "slots are free")
         return Standing(
             Kind.FULL,
             f"{_wait(seen.waiting).capitalize()} though {free}: the first in the line needs {seen.head_weight}.",

@@ -92,7 +92,7 @@ def _some_claim(dice: random.Random) -> Claim:
 
 def _step(rig: Rig, dice: random.Random, *, last: bool) -> None:
     nth = dice.randrange(1000)
-    match dice.choices(range(10), weights=[40, 25, 4, 1, 20, 6, 1, 1, 6, 3])[0]:
+    match dice.choices(range(11), weights=[40, 25, 4, 1, 20, 6, 1, 1, 6, 3, 2])[0]:
         case 0:
             rig.offer(
                 dice.choice([1, 1, 1, 2, 3, 9]),
@@ -109,7 +109,7 @@ def _step(rig: Rig, dice: random.Random, *, last: bool) -> None:
         case 4:
             rig.advance(dice.choice([0.0, 0.125, 0.25, 1.0]), tick=dice.random() < 0.8)
         case 5:
-            rig.resize(dice.choice(["e0", "e1", "e2"]), dice.choice([0, 0, 1, 2, 4, 8]))
+            rig.resize(dice.choice(["e0", "e1", "e2"]), dice.choice([0, 0, 0, 1, 2, 4, 8, 8, 16]))
         case 6 if last:
             rig.close(dice.choice([0.0, 5.0]))
         case 7 if last and rig.draining:
@@ -118,6 +118,8 @@ def _step(rig: Rig, dice: random.Random, *, last: bool) -> None:
             rig.settle(nth, dice.choice([0.0, 2.0, 100.0]))
         case 9 if rig.running:
             rig.put_back(nth, dice.choice([0.5, 300.0]))
+        case 10:
+            rig.pace(dice.choice(["e0", "e1", "e2"]), dice.choice([0.0, 0.125, 1.0, 4.0]))
 
 
 def main() -> None:

@@ -82,6 +82,10 @@ class Rig:
     refused: dict[Reason, int] = field(default_factory=dict)
     draining: bool = False
     evicted: bool = False
+    paces_s: dict[str, float] = field(default_factory=dict)
+    held_back: dict[str, list[float]] = field(default_factory=dict)
+    next_at: dict[str, float] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rules = self.rules
@@ -160,7 +164,23 @@ class Rig:
 
     def resize(self, engine: str, slots: int) -> None:
         self.slots[engine] = slots
+        self.most[engine] = max(slots, self.most.get(engine, 0))
+        if not slots:
+            self._hurry(engine)
         self._verdicts(self.ledger.resize(self.now, engine, slots))
+
+    def pace(self, engine: str, pace_s: float) -> None:
+        """An engine's slots come free one after another."""
+        if self.slots.get(engine):
+            if pace_s:
+                self.paces_s[engine] = pace_s
+            else:
+                self._hurry(engine)
+        self._verdicts(self.ledger.pace(self.now, engine, pace_s))
+
+    def _hurry(self, engine: str) -> None:
+        for kept in (self.paces_s, self.held_back, self.next_at):
+            kept.pop(engine, None)
 
     def advance(self, seconds: float, *, tick: bool) -> None:
         self.now += seconds
@@ -185,7 +205,7 @@ class Rig:
 
     def _catch_up(self) -> None:
         """As the gate does before an offer and after it: time and newcomers can change who is next."""
-        if self.rules.order is not Fifo and self.line:
+        if (self.rules.order is not Fifo or self.paces_s) and self.line:
             self._verdicts(self.ledger.tick(self.now))
 
     def close(self, limit_s: float) -> None:
@@ -217,7 +237,8 @@ class Rig:
         assert seen.refused_total == sum(self.refused.values())
         assert seen.draining == self.draining
         assert self.ledger.idle == (not self.line and not self.running)
-        assert self.ledger.next_deadline(self.now) == self._next_deadline()
+        assert self.stale or self.ledger.next_deadline(self.now) == self._next_deadline()
+        assert seen.held_back <= sum(slots // 8 for slots in self.most.values())
         self._check_what_is_shown()
 
     def _check_what_is_shown(self) -> None:
@@ -383,10 +404,31 @@ class Rig:
         where.remove(request)
         if where is self.line:
             self.mirror.remove(request.ticket)
-        elif isinstance(self.mirror, Capped):
-            self.mirror.end(request.ticket)
+        else:
+            self._hold_back(request)
+            if isinstance(self.mirror, Capped):
+                self.mirror.end(request.ticket)
         self.ended.append(request.ticket)
         self._verdicts(self.ledger.leave(self.now, request.ticket))
+
+    def _hold_back(self, request: Request) -> None:
+        """Of the slots that came free one after another, an eighth of the engine's at most."""
+        engine = request.engine
+        if engine not in self.paces_s:
+            return
+        held, slots = self._held().get(engine, 0), self.slots[engine]
+        waiting = self.held_back.setdefault(engine, [])
+        waiting[:] = [each for each in waiting if each > self.now]
+        for _ in range(request.weight):
+            if held + len(waiting) >= slots:
+                return  # what comes free is beyond what the engine has
+            next_at = self.next_at.get(engine, 0.0)
+            if next_at <= self.now:
+                self.next_at[engine] = self.now + self.paces_s[engine]
+                continue
+            if 8 * (len(waiting) + 1) <= slots:
+                waiting.append(next_at)
+                self.next_at[engine] = next_at + self.paces_s[engine]
 
     def _ready(self) -> bool:
         return any(self.slots.values())
@@ -404,7 +446,14 @@ class Rig:
     def _engines_with_room(self, request: Request) -> set[str]:
         held = self._held()
         weight = self._weight(request)
-        return {name for name, slots in self.slots.items() if slots and slots - held.get(name, 0) >= weight}
+        return {
+            name
+            for name, slots in self.slots.items()
+            if slots and slots - held.get(name, 0) - len(self._still_held_back(name)) >= weight
+        }
+
+    def _still_held_back(self, engine: str) -> list[float]:
+        return [each for each in self.held_back.get(engine, []) if each > self.now]
 
     def _next_deadline(self) -> float | None:
         if self._ready():
@@ -412,7 +461,8 @@ class Rig:
             left += [each.request_left_s for each in self.line]
         else:
             left = [self.rules.wake_timeout_s - each.wake_s for each in self.line]
-        return self.now + min(left) if left else None
+        soon = [each - self.now for name in self.held_back for each in self._still_held_back(name)]
+        return self.now + min(left + soon) if left else None
 
 
 def seen_aside(order: Order) -> int:

@@ -86,9 +86,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def leave_again(self, nth: int) -> None:
         self.rig.leave_again(nth)
 
-    @rule(engine=st.sampled_from(["e0", "e1", "e2"]), slots=st.integers(0, 5))
+    @rule(engine=st.sampled_from(["e0", "e1", "e2"]), slots=st.sampled_from([0, 1, 2, 3, 5, 8, 17]))
     def resize(self, engine: str, slots: int) -> None:
         self.rig.resize(engine, slots)
+
+    @rule(engine=st.sampled_from(["e0", "e1", "e2"]), pace_s=st.sampled_from([0.0, 0.125, 0.5, 3.0]))
+    def pace(self, engine: str, pace_s: float) -> None:
+        self.rig.pace(engine, pace_s)
 
     @rule(seconds=some_seconds, tick=st.booleans())
     def advance(self, seconds: float, tick: bool) -> None:

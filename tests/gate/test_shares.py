@@ -22,6 +22,20 @@ def test_equal_callers_get_equal_shares_though_one_asks_for_ten_times_as_much(se
     assert sum(tokens) >= 0.98 * sum(before), "and nothing is lost by it"
 
 
+EQUAL = "20 in, 40 out"
+
+
+def test_neither_do_answers_of_one_length_come_in_waves() -> None:
+    """Else a wave empties the line, and its slots go to whoever comes next: to the one who asks most."""
+    tokens = [each.tokens_per_s for each in play("fair", greedy(130.0), EQUAL, seed=2, **HOW)]
+    assert jain(tokens) >= 0.99
+    people, batch = priorities(43.0)
+    (idle,) = play("fair", [people], EQUAL, seed=2, **HOW)
+    high, _ = play("fair", [people, batch], EQUAL, seed=2, **HOW)
+    assert high.answered == high.asked
+    assert high.ttft_p95_s <= idle.ttft_p95_s + 0.1 * high.hold_s, "a slot comes free soon, whoever holds the others"
+
+
 @pytest.mark.parametrize("order", ["priority", "fair"])
 @pytest.mark.parametrize("seed", [2, 3])
 def test_urgent_requests_wait_no_longer_than_for_one_that_runs(order: str, seed: int) -> None:

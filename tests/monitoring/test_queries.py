@@ -23,6 +23,7 @@ RATE_INTERVAL = "5s"
 """What Grafana makes of a scrape interval of a second: four of them, and one more for a scrape that is late."""
 
 MAY_BE_ZERO = {
+    ("capacity", "Slots of each engine", "B"),
     ("infrastructure", "Gateways down", "A"),
     ("infrastructure", "Rules that fail", "A"),
     ("infrastructure", "GPU faults", "C"),

@@ -253,8 +253,11 @@ SEQUENCES_IN_A_CALL = course(
 SLOTS_OF_EACH_ENGINE = course(
     "Slots of each engine",
     "As many as MAX_ACTIVE says, or as MAX_ACTIVE=auto has found; 0 while the engine isn't ready. What moved them last "
-    "is beside it.",
-    [Query(series("api_engine_slots", ENGINE), "{{engine}} · {{instance}}")],
+    "is beside it. Held back: came free in a bunch, and given out one by one while somebody waits.",
+    [
+        Query(series("api_engine_slots", ENGINE), "{{engine}} · {{instance}}"),
+        Query(series("api_held_back_slots", ENGINE), "{{engine}} held back · {{instance}}"),
+    ],
     "none",
     decimals=0,
 )

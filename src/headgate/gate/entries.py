@@ -94,7 +94,8 @@ class Waiter(NamedTuple):
 class Statistics:
     """The gate at one moment. ``active`` in slots, ``oldest_wait_s`` in real time, totals since the start.
 
-    ``aside`` is how many of those who wait do so for others of their key, and not for slots.
+    ``aside`` is how many of those who wait do so for others of their key, and not for slots; ``held_back`` are slots
+    that came free in a bunch and are given out a moment later.
     """
 
     slots: int
@@ -108,3 +109,4 @@ class Statistics:
     refused_total: int
     draining: bool
     aside: int = 0
+    held_back: int = 0

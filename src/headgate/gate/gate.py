@@ -175,6 +175,12 @@ class Gate:
         self._settle(now, self._ledger.resize(now, engine, slots))
         self._arm(now)
 
+    def pace(self, engine: str, pace_s: float) -> None:
+        """An engine's slots come free no sooner after one another than this; 0: as they come."""
+        now = self._clock()
+        self._settle(now, self._ledger.pace(now, engine, pace_s))
+        self._arm(now)
+
     def expect(self, wake_s: float | None) -> None:
         """An engine should be ready in ``wake_s`` seconds (None: unknown), which the refused are told."""
         self._ledger.expect(self._clock(), wake_s)
@@ -218,6 +224,10 @@ class Gate:
     def held_on(self, engine: str) -> int:
         """Slots that are held on one engine."""
         return self._ledger.held_on(engine)
+
+    def held_back_on(self, engine: str) -> int:
+        """Slots of one engine that came free and are held back for its pace."""
+        return self._ledger.held_back_on(engine)
 
     def ended_on(self, engine: str) -> Ended:
         """How long those held slots on one engine who have ended."""
@@ -271,6 +281,8 @@ class Gate:
     def _leave(self, ticket: Ticket) -> None:
         now = self._clock()
         self._settle(now, self._ledger.leave(now, ticket))
+        if self._ledger.has_line:
+            self._arm(now)  # its slot may be held back
 
     def _settle(self, now: float, verdicts: list[Verdict]) -> None:
         for verdict in verdicts:

@@ -9,7 +9,8 @@ What holds after every call:
 
 * no grant makes the weight held on an engine exceed its slots;
 * no engine has room for the head of the line, and nobody overtakes it: a heavy head reserves what comes free.
-  Who the head is may change with time (``timely``), which the next ``tick`` sees;
+  Who the head is may change with time (``timely``), which the next ``tick`` sees. A slot that is held back for the
+  pace (``slots``) is no room until its time has come, which a ``tick`` sees too;
 * every ticket ends exactly once: it leaves, or is refused;
 * after ``tick(now)`` nobody has waited for longer than ``queue_timeout_s`` on the queue clock, which runs
   while an engine is ready, nor than ``wake_timeout_s`` on the wake clock, which runs while none is;
@@ -103,6 +104,10 @@ class Ledger:
         """Slots that are held on one engine."""
         return self._slots.held(engine)
 
+    def held_back_on(self, engine: str) -> int:
+        """Slots of one engine that came free and are held back for its pace."""
+        return self._slots.held_back(engine)
+
     def ended_on(self, engine: str) -> Ended:
         """How long those held slots on one engine who have ended."""
         return self._slots.ended(engine)
@@ -130,7 +135,7 @@ class Ledger:
     def fits(self, weight: int) -> bool:
         """Whether there is room for this weight and nobody waits for it: an offer would be granted at once.
 
-        A key's own cap is another matter.
+        A key's own cap is another matter; so is a slot that was held back until a moment ago.
         """
         if self._drain_until is not None or (self._waiting_weight and self._weight_in_turn):
             return False
@@ -194,6 +199,7 @@ class Ledger:
         )
         if self._drain_until is not None and not (front and self._slots.ready and not self._evicted):
             return self._refuse(now, ticket, Reason.DRAINING)
+        self._slots.let_go(now)
         if not self._waiting_weight and (front or self._capped is None or self._capped.admits(ticket)):
             where = self._slots.room(weight)
             if where is not None:
@@ -231,9 +237,7 @@ class Ledger:
         """
         held_in = ticket.held_in
         if held_in is not None:
-            held_s = now - ticket.granted_at
-            self._slots.give_back(ticket, held_in, held_s)
-            self._forecast.learn(held_s, ticket.weight)
+            self._forecast.learn(self._slots.give_back(now, ticket, held_in), ticket.weight)
             if self._capped is not None:
                 self._capped.end(ticket)
         elif ticket.waiting:
@@ -269,6 +273,11 @@ class Ledger:
             self._wake_at = None if is_awake else self._wake_at
         return self.tick(now)
 
+    def pace(self, now: float, engine: str, pace_s: float) -> list[Verdict]:
+        """From now on an engine's slots come free no sooner after one another than this; 0: as they come."""
+        self._slots.pace(engine, pace_s)
+        return self.tick(now)
+
     def expect(self, now: float, wake_s: float | None) -> None:
         """An engine should be ready in ``wake_s`` seconds; None: nobody knows."""
         self._wake_at = None if wake_s is None else now + wake_s
@@ -280,13 +289,15 @@ class Ledger:
             verdicts += [self._expel(now, ticket, Reason.DRAINING) for ticket in list(self._order)]
         while (due := self._deadlines.due(now)) is not None:
             verdicts.append(self._expel(now, *due))
+        self._slots.let_go(now)
         while (granted := self._grant_head(now)) is not None:
             verdicts.append(granted)
         return verdicts
 
     def next_deadline(self, now: float) -> float | None:
         """The real time at which ``tick`` must be called at the latest; None when nobody waits."""
-        return self._deadlines.next(now)
+        deadline = self._deadlines.next(now)
+        return None if deadline is None else min(deadline, self._slots.next_at)
 
     def close(self, now: float, limit_s: float) -> list[Verdict]:
         """Drain: newcomers are refused, the line is served for as long as an engine is ready.
@@ -312,6 +323,7 @@ class Ledger:
             active=self._slots.active,
             slots_by_engine={each.engine: each.slots for each in bins},
             active_by_engine={each.engine: each.active for each in bins},
+            held_back=sum(len(each.held_back) for each in bins),
             waiting=len(self._order),
             waiting_bytes=self._waiting_bytes,
             oldest_wait_s=now - oldest,  # the two clocks together are real time

@@ -37,7 +37,7 @@ line, which is worth it only where the engine is on its way to being late with e
 LINE_FOR = 8
 """The line needs the time in which so many come: then somebody in time stands there whenever a slot comes free."""
 FULL = 0.95
-"""The share of the slots that must be held to call them short."""
+"""The share of the slots that must be held, or held back for the pace, to call them short."""
 DOWN_MOST = 0.25
 UP_MOST = 0.04
 MEMORY = 0.8
@@ -45,6 +45,8 @@ MEMORY = 0.8
 SETTLE_S = 4.0
 """How long a step down may take to show."""
 KV_FULL = 0.97
+PACE = 1.25
+"""How much sooner than in the mean slots may come free after one another where somebody waits."""
 LONG = 1.25
 """Standard deviations over the mean at which an answer is a long one: of evenly spread lengths nearly the longest, of
 exponential ones the ninth in ten."""
@@ -63,6 +65,7 @@ class Reading(NamedTuple):
         preempted: sequences that the engine put back.
         running, waiting: sequences that it computes, and that wait inside it; None where it doesn't say.
         kv_usage: 0 to 1; None where it doesn't say.
+        held_back: slots that came free and are held back for the pace.
     """
 
     seconds: float
@@ -80,6 +83,7 @@ class Reading(NamedTuple):
     running: float | None = None
     waiting: float | None = None
     kv_usage: float | None = None
+    held_back: int = 0
 
 
 class Limit:
@@ -93,11 +97,13 @@ class Limit:
 
     Attributes:
         why: what moved it last: ``start``, ``itl``, ``ttft``, ``latency``, ``preemptions``, ``engine_line``, ``room``.
+        pace_s: no two slots should come free sooner after one another; 0 where nobody waits for one.
     """
 
     def __init__(self, most: int, *, itl_s: float | None, ttft_s: float | None, latency_s: float | None = None) -> None:
         self.most = most
         self.why = "start"
+        self.pace_s = 0.0
         self._itl_s = itl_s
         self._ttft_s = ttft_s
         self._latency_s = latency_s
@@ -126,9 +132,11 @@ class Limit:
         self._settling_s = max(0.0, self._settling_s - reading.seconds)
         in_line = reading.waiting is not None and reading.waiting > max(1.0, 0.1 * (reading.running or 0.0))
         self._lined_up_s = self._lined_up_s + reading.seconds if in_line else 0.0
+        self.pace_s = self._holds.mean_s / self.slots / PACE if reading.wanted else 0.0
         if self._settling_s:
             return self.slots
         load, why = self._load(has_line=reading.wanted)
+        is_short = reading.wanted and reading.active + reading.held_back >= FULL * self.slots
         at_work = min(self._exact, float(max(reading.active, 1)))
         if reading.preempted:
             at_work = min(at_work, reading.running or at_work)
@@ -138,7 +146,7 @@ class Limit:
             self._down(why, at_work * max(1 - DOWN_MOST, 1 - 0.7 * (1 - 1 / load)))
         elif self._lined_up_s >= SETTLE_S and reading.running and reading.running < at_work:
             self._down("engine_line", max(reading.running, at_work * (1 - DOWN_MOST)))
-        elif reading.wanted and reading.active >= FULL * self.slots and (reading.kv_usage or 0.0) < KV_FULL:
+        elif is_short and (reading.kv_usage or 0.0) < KV_FULL:
             self._up(1 - load)
         return self.slots
 

@@ -249,10 +249,13 @@ class Rehearsal:
                 running=len(self.scheduler.running),
                 waiting=len(self.scheduler.waiting),
                 kv_usage=self.scheduler.blocks.used / self.scheduler.blocks.total,
+                held_back=self.ledger.held_back_on(ENGINE),
             )
         )
         self.history.append(slots)
         self._verdicts(now, self.ledger.resize(now, ENGINE, slots))
+        self._verdicts(now, self.ledger.pace(now, ENGINE, self.limit.pace_s))
+        self._arm(now)
         self._at(now + LOOK_S, self._look)
 
     # The engine.
@@ -300,6 +303,8 @@ class Rehearsal:
                 ticket = self._tickets[job]
                 self.ledger.settle(ticket, job.prompt_tokens + job.output_tokens)
                 self._verdicts(now, self.ledger.leave(now, ticket))
+        if self.ledger is not None and made.ended:
+            self._arm(now)
 
     def _ended(self, job: Job) -> None:
         self._left -= 1
