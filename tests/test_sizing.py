@@ -9,7 +9,7 @@ import pytest
 from headgate.gate import Gate, Ledger
 from headgate.pool.progress import Counters
 from headgate.pool.statement import Metrics, Pace
-from headgate.sizing import SILENT_S, Sizing, _slower
+from headgate.sizing import SILENT_S, Sizing, Tempo, _slower
 from headgate.telemetry.slo import Objectives
 
 MOST = 100
@@ -119,3 +119,44 @@ def test_the_slower_of_two_views_is_taken_and_one_of_nothing_never_is() -> None:
     assert _slower(slow, (2.0, 0.4, 11.0)) == slow
     assert _slower(nothing, slow) == _slower(slow, nothing) == slow
     assert _slower(nothing, nothing) == nothing
+
+
+class Told:
+    """As much of a gate as the tempo is told to."""
+
+    def __init__(self) -> None:
+        self.heard: list[float] = []
+
+    def tempo(self, token_s: float) -> None:
+        self.heard.append(token_s)
+
+
+def test_the_tempo_is_that_of_all_engines_since_the_last_look() -> None:
+    told, engines = Told(), [Engine("e0"), Engine("e1"), Engine("e2")]
+    tempo = Tempo(Pool(engines), told)  # type: ignore[arg-type]  # enough of both
+    tempo.tick()
+    assert not told.heard, "nothing was shown"
+    engines[0].gauges = Metrics(pace=Pace(gaps_s=2.0, gaps=100))
+    engines[1].gauges = Metrics(pace=Pace(gaps_s=4.0, gaps=100))
+    tempo.tick()
+    tempo.tick()
+    engines[0].gauges = Metrics(pace=Pace(gaps_s=12.0, gaps=200))
+    engines[1].gauges = Metrics(pace=Pace(gaps_s=0.1, gaps=5))  # started anew
+    tempo.tick()
+    assert told.heard == pytest.approx([0.03, 0.1])
+
+
+@pytest.mark.parametrize("paced", [True, False])
+def test_slots_come_free_one_after_another_but_where_they_are_taken_for_the_urgent(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, paced: bool
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(Gate, "pace", lambda _self, _engine, pace_s: told.append(pace_s))
+    scene.sizing._paced = paced
+    tickets = [scene.ledger.offer(scene.now_s).ticket for _ in range(MOST + 20)]
+    scene.now_s += 1.0
+    for ticket in tickets[:10]:
+        scene.ledger.leave(scene.now_s, ticket)
+    scene.engine.gauges = Metrics(pace=Pace(gaps_s=1.0, gaps=100))
+    scene.tick()
+    assert [pace_s > 0 for pace_s in told] == [True] * paced

@@ -45,6 +45,7 @@ from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow
 from headgate.gate import Bin, Gate, Ledger, Shedder, emptiest, make_order
+from headgate.gate.bookings import Bookings
 from headgate.gate.shared import Shared
 from headgate.keys import KeysError
 from headgate.keys.book import Book
@@ -59,7 +60,7 @@ from headgate.pool.pool import Pool
 from headgate.pool.supervisor import Supervisor
 from headgate.quotas import Quotas
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
-from headgate.sizing import Sizing
+from headgate.sizing import Sizing, Tempo
 from headgate.telemetry import logs
 from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
@@ -250,6 +251,7 @@ class Gateway:
             if settings.max_active is None
             else None
         )
+        self._tempo = Tempo(self.pool, self._gate)
         charges = self._charges()
         self._tracer = tracer(settings.otel_exporter_otlp_endpoint)
         self.quotas = _quotas(settings, self._clock)
@@ -270,6 +272,7 @@ class Gateway:
             self._tracer,
             Shedder() if settings.shed else None,
             self.quotas,
+            Bookings() if settings.queue_order != "fifo" else None,
         )
         self.metrics.before_collecting = self._flow.count
         self.gpus = Gpus(
@@ -373,6 +376,7 @@ class Gateway:
 
     def _tick(self) -> None:
         self._loop.call_later(1.0, self._tick)
+        self._tempo.tick()
         if self._sizing is not None:
             self._sizing.tick(self._clock())
         self._flow.tell_places()

@@ -116,7 +116,7 @@ class Asker(msgspec.Struct):
 class Life:
     """What has happened to a request so far. ``engine`` and ``engine_request_id`` are those of its last try.
 
-    ``model`` is a label: a served name, or ``other``.
+    ``model`` is a label: a served name, or ``other``. ``booked``: it came back as it was told.
     """
 
     model: str
@@ -127,6 +127,7 @@ class Life:
     lease: Lease | None = None
     taken: Taken | None = None
     trace: Trace | None = None
+    booked: bool = False
 
     @property
     def example(self) -> tuple[str, str]:

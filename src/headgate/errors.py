@@ -33,6 +33,10 @@ class Reason(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
 
 
+TOLD_MOST_S = 60.0
+"""SDKs ignore a longer ``retry-after``; the true figure is in the body."""
+
+
 class Refusal(Exception):
     """A request that is not served, and what its caller should know.
 
@@ -51,3 +55,8 @@ class Refusal(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
         self.param = param
+
+    @property
+    def told_s(self) -> float | None:
+        """As many of these seconds as its headers say."""
+        return None if self.retry_after_s is None else min(max(self.retry_after_s, 0.001), TOLD_MOST_S)

@@ -25,6 +25,7 @@ from headgate.books import Books
 from headgate.call import Asker, Call, Life, Limits, Route, priority
 from headgate.errors import Reason, Refusal
 from headgate.gate import Claim, Estimate, Gate, Lease, Shedder
+from headgate.gate.bookings import Bookings
 from headgate.gate.rates import Charge
 from headgate.gate.timely import first_within_s
 from headgate.quotas import Quotas
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 PLACES_TOLD = 1000
 """Who stands further behind in the line is told its place when it has moved up so far."""
+
+BOOKED = frozenset((Reason.SLOTS_BUSY, Reason.QUEUE_FULL, Reason.WAIT_TOO_LONG, Reason.SHED, Reason.QUEUE_TIMEOUT))
+"""Refused for want of room: a return at the time that was told is known (``gate.bookings``)."""
 
 BATCH_MOST = 1024
 """A caller may ask for two thousand million sequences, and is refused by the engine; the sum shouldn't remember it."""
@@ -90,6 +94,7 @@ class Flow:
         shedder: refuses some by chance where the load is high; None: it refuses nobody.
         charge: makes a lease one whose time is paid for, by model and key; None: nothing costs.
         quotas: what callers may ask for in a minute; None: nobody has a limit.
+        bookings: who was told to come back goes before who is new; None: all are new.
         tracer: where requests' spans go; None: nowhere, and a caller's trace is passed on as it came.
     """
 
@@ -105,6 +110,7 @@ class Flow:
         tracer: Tracer | None = None,
         shedder: Shedder | None = None,
         quotas: Quotas | None = None,
+        bookings: Bookings | None = None,
     ) -> None:
         self._gate = gate
         self._engines = engines
@@ -113,6 +119,7 @@ class Flow:
         self._clock = clock
         self._charge = charge
         self._quotas = quotas
+        self._bookings = bookings
         self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
@@ -248,6 +255,10 @@ class Flow:
     def _refuse(
         self, call: Call, reply: Reply, life: Life, refusal: Refusal, refuse: Callable[[Refusal], int]
     ) -> Ending:
+        if self._bookings is not None and refusal.reason in BOOKED and refusal.told_s and not reply.started:
+            self._bookings.book(self._clock(), _mark(call), refusal.told_s)
+            if life.booked:
+                self._metrics.returns.add(("refused",))
         if not reply.committed:
             self._metrics.refusals.add((refusal.reason, priority(call.rank), life.model, call.key))
         if reply.started:
@@ -262,7 +273,9 @@ class Flow:
         tells = call.tells_place and call.plan.streamed
         who = Asker(call.key, life.model, call.plan.streamed, call.asked.max_tokens, reply, tells)
         claim = self._claim(call)
-        self._shed(call)
+        life.booked = claim.booked
+        if not life.booked:
+            self._shed(call)
         ids = len(reply.headers)
         while True:
             life.queued_since = self._clock()
@@ -283,6 +296,9 @@ class Flow:
                 on_wait=partial(self._take_a_slot, call.rank) if self._limits.preempt else None,
             )
             kept = None
+            if life.booked:
+                life.booked = False
+                self._metrics.returns.add(("granted",))
             self._leave_line(life, "granted", lease.waking_s - waking_s)
             life.engine = lease.engine
             life.lease = lease
@@ -350,7 +366,14 @@ class Flow:
             within_s=min(within_s, call.deadline_s),
             deadline_s=call.deadline_s,
             most=None if call.rights is None else call.rights.max_active,
+            booked=self._comes_back(call),
+            answer=self._estimate.answer(call.key, call.asked.max_tokens),
         )
+
+    def _comes_back(self, call: Call) -> bool:
+        """Whether it was refused before, and comes back at the time that it was told."""
+        bookings = self._bookings
+        return bookings is not None and bool(bookings) and bookings.redeem(self._clock(), _mark(call))
 
     def _name(self, model: str, life: Life, reply: Reply, who: Asker) -> None:
         """It came when nobody knew what is served here, and its model turns out to be."""
@@ -489,3 +512,8 @@ class _Hold:
 
     def cancel(self) -> None:
         self._timer.cancel()
+
+
+def _mark(call: Call) -> int:
+    """What a call is known by when it is tried again: whose it is, and all that it asks."""
+    return hash((call.key, call.user, call.body))

@@ -1,6 +1,7 @@
-"""``MAX_ACTIVE=auto``: each engine's slots, moved once a second by what the engine shows.
+"""What the gate is told of engines once a second, from what they show.
 
-The rule is ``gate.limits``, pure; here an engine's own totals become readings, and the slots go to its supervisor.
+``Sizing`` is ``MAX_ACTIVE=auto``, each engine's slots: the rule is ``gate.limits``, pure; here an engine's own totals
+become readings, and the slots go to its supervisor. ``Tempo`` is how fast tokens come, whatever ``MAX_ACTIVE`` is.
 Apart from ``engines``, which exists for each request: this looks at a whole engine, now and then.
 """
 
@@ -132,6 +133,29 @@ class Sizing:
         engine.set_max_active(slots)
         if self._paced:
             self._gate.pace(engine.name, sized.limit.pace_s)
+
+
+class Tempo:
+    """How far apart the tokens of a sequence come, on all engines in the mean: forecasts go by it."""
+
+    def __init__(self, pool: Pool, gate: Gate) -> None:
+        self._pool = pool
+        self._gate = gate
+        self._paces: dict[str, Pace] = {}
+
+    def tick(self) -> None:
+        """Read every engine; to be called about once a second."""
+        gaps_s = gaps = 0.0
+        for engine in self._pool.engines:
+            if engine.gauges is None:
+                continue
+            pace, before = engine.gauges.pace, self._paces.get(engine.name, NO_PACE)
+            self._paces[engine.name] = pace
+            if pace.gaps >= before.gaps:  # else it was started anew
+                gaps_s += pace.gaps_s - before.gaps_s
+                gaps += pace.gaps - before.gaps
+        if gaps_s > 0:
+            self._gate.tempo(gaps_s / gaps)
 
 
 Times = tuple[float, float, float]

@@ -15,6 +15,7 @@ from headgate.call import Call, Limits, Route
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow
 from headgate.gate import Gate, Ledger
+from headgate.gate.bookings import Bookings
 from headgate.openai import Asked, Dialect
 from headgate.relay.reply import Plan
 from headgate.relay.upstream import Unreachable, Upstream
@@ -67,21 +68,25 @@ class Rig:
         self.engines = OneEngine(upstream)
         log = RequestLog(io.StringIO(), as_json=True, level="error")
         limits = Limits(request_timeout_s=request_timeout_s, status_hold_s=3600.0)
-        self.flow = Flow(self.gate, self.engines, self.metrics, log, limits, time.monotonic)
+        self.now_s: float | None = None
+        self.flow = Flow(self.gate, self.engines, self.metrics, log, limits, self.clock, bookings=Bookings())
         self.refused: list[Refusal] = []
 
-    async def serve(self, client: Client, *, model: str = "m", gated: bool = True) -> None:
+    def clock(self) -> float:
+        return time.monotonic() if self.now_s is None else self.now_s
+
+    async def serve(self, client: Client, *, model: str = "m", gated: bool = True, body: bytes = b"{}") -> None:
         plan = Plan(Dialect.OPENAI, streamed=True, wants_usage=False)
         call = Call(
             route="/r",
             target=b"/r",
-            body=b"{}",
+            body=body,
             content_type=b"application/json",
             asked=Asked(model=model, stream=True),
             plan=plan,
             request_id="r1",
             key="k",
-            arrived=time.monotonic(),
+            arrived=self.clock(),
             gated=gated,
         )
 
@@ -170,6 +175,35 @@ def test_client_that_leaves_the_line_is_booked_as_queued() -> None:
         assert rig.gate.statistics().active == 0
 
     play(SSE + chunked(HELLO), claim)
+
+
+def test_who_comes_back_when_it_was_told_gets_a_place_in_a_full_line() -> None:
+    async def claim(upstream: Upstream) -> None:
+        rig = Rig(upstream)
+        rig.now_s = 1000.0
+        held = await rig.gate.acquire()
+        line = [asyncio.create_task(rig.gate.acquire()) for _ in range(4)]
+        await asyncio.sleep(0)  # they have run, and wait
+        await rig.serve(Client(), body=b"mine")
+        told_s = rig.refused[-1].told_s
+        assert told_s is not None
+        rig.now_s += told_s / 2
+        await rig.serve(Client(), body=b"mine")
+        rig.now_s += told_s
+        await rig.serve(Client(), body=b"another's")
+        assert [refusal.reason for refusal in rig.refused] == [Reason.QUEUE_FULL] * 3, "too soon; and new"
+        serving = asyncio.create_task(rig.serve(Client(), body=b"mine"))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal):
+            await line.pop()  # the newest gave way
+        held.release()
+        await serving
+        assert len(rig.refused) == 3
+        assert rig.metrics.returns.values == {("granted",): 1.0}
+        for waiter in line:
+            (await waiter).release()
+
+    play(WHOLE, claim)
 
 
 def test_unknown_model_is_refused_before_the_gate() -> None:

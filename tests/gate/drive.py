@@ -86,6 +86,7 @@ def _some_claim(dice: random.Random) -> Claim:
         tokens=dice.choice([1.0, 4.0, 64.0]),
         within_s=dice.choice([0.25, 1.0, math.inf]),
         deadline_s=dice.choice([0.5, math.inf, math.inf, math.inf]),
+        booked=dice.random() < 0.3,
         most={"a": None, "b": 1, "c": 3}[key],
     )
 

@@ -249,7 +249,7 @@ class Rig:
         line, newcomer_s = self.ledger.outlook(self.now, 1000)
         waited = {each.ticket.number: (each, each.queue_s + each.wake_s) for each in self.line}
         assert {each.number: (each.who, each.waited_s) for each in line} == waited
-        assert self.rules.order is not Fifo or [each.who for each in line] == self.line
+        assert self.rules.order is not Fifo or [each.who for each in line] == sorted(self.line, key=in_turn)
         first_two, _ = self.ledger.outlook(self.now, 2)
         assert first_two == line[:2]
         etas = [each.eta_s for each in line] + ([] if self.draining else [newcomer_s])
@@ -419,9 +419,8 @@ class Rig:
         held, slots = self._held().get(engine, 0), self.slots[engine]
         waiting = self.held_back.setdefault(engine, [])
         waiting[:] = [each for each in waiting if each > self.now]
-        for _ in range(request.weight):
-            if held + len(waiting) >= slots:
-                return  # what comes free is beyond what the engine has
+        room = slots - held - len(waiting)  # the rest is beyond what the engine has
+        for _ in range(min(request.weight, room)):
             next_at = self.next_at.get(engine, 0.0)
             if next_at <= self.now:
                 self.next_at[engine] = self.now + self.paces_s[engine]
@@ -468,3 +467,8 @@ class Rig:
 def seen_aside(order: Order) -> int:
     """How many stand aside."""
     return order.aside if isinstance(order, Capped) else 0
+
+
+def in_turn(request: Request) -> int:
+    """Of a plain line: back from a dead engine first, then those who come back as they were told, then the new."""
+    return 0 if request.front else 1 if request.ticket.claim.booked else 2

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headgate.gate.ledger import Ledger
 
 GATE = View(
-    slots=4, holders=(), ready=True, weight=1, line_weight=0, head_weight=1, places=1, wake_s=None, drain_s=None
+    over=0, slots=4, holders=(), ready=True, weight=1, line_weight=0, head_weight=1, places=1, wake_s=None, drain_s=None
 )
 
 
@@ -245,3 +245,56 @@ def test_first_tokens_that_seldom_come_are_remembered_by_their_number() -> None:
 
 def test_of_a_single_first_token_twice_its_time_is_allowed() -> None:
     assert Forecast().learn_first(5.0, 0.3) == pytest.approx(0.6)
+
+
+# The tempo of tokens
+
+
+def test_where_tokens_come_slower_slots_are_held_longer_before_anybody_has_ended() -> None:
+    forecast = Forecast()
+    forecast.tempo(0.02)
+    for _ in range(40):
+        forecast.learn(1.0, 1)
+    assert forecast.slot_s(0.0, 4, ()) == pytest.approx(0.25)
+    forecast.tempo(0.1)
+    assert forecast.slot_s(0.0, 4, ()) == pytest.approx(1.25)
+    forecast.tempo(0.016)
+    assert forecast.slot_s(0.0, 4, ()) == pytest.approx(0.2)
+
+
+def test_as_those_end_the_measured_time_takes_over() -> None:
+    forecast = Forecast()
+    forecast.tempo(0.02)
+    for _ in range(64):
+        forecast.learn(1.0, 1)
+    forecast.tempo(0.1)
+    for _ in range(640):
+        forecast.learn(5.0, 1)
+        assert 4.0 < 4 * forecast.slot_s(0.0, 4, ()) < 9.0
+    assert forecast.slot_s(0.0, 4, ()) == pytest.approx(1.25, rel=0.01)
+
+
+def test_one_strange_tempo_does_not_make_hours_of_seconds() -> None:
+    forecast = Forecast()
+    forecast.tempo(0.001)
+    for _ in range(40):
+        forecast.learn(1.0, 1)
+    forecast.tempo(10.0)
+    assert forecast.slot_s(0.0, 1, ()) == 16.0
+
+
+def test_before_anybody_has_ended_answers_are_as_long_as_expected() -> None:
+    forecast = Forecast()
+    forecast.learn_first(1.0, 0.5)
+    forecast.tempo(0.1)
+    holders = [holder(0.0), holder(0.0)]
+    for ticket, answer in zip(holders, (20.0, 60.0), strict=True):
+        ticket.claim = ticket.claim._replace(answer=answer)
+    assert forecast.slot_s(0.0, 2, holders) == pytest.approx((0.5 + 4.0) / 2)
+    assert forecast.slot_s(0.0, 2, ()) == 1.0, "and where nobody runs nothing is known"
+
+
+def test_slots_that_are_held_beyond_those_there_are_must_end_first() -> None:
+    forecast = measured(hold_s=8.0)
+    plain = forecast.retry_after_s(0.0, Reason.QUEUE_FULL, GATE)
+    assert measured(hold_s=8.0).retry_after_s(0.0, Reason.QUEUE_FULL, GATE._replace(over=3)) == 4 * plain

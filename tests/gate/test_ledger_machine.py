@@ -39,6 +39,8 @@ a_claim = st.builds(
     within_s=st.sampled_from([0.25, 1.0, math.inf]),
     deadline_s=st.sampled_from([0.5, math.inf]),
     most=st.sampled_from([None, 2, 2, 4]),
+    booked=st.booleans(),
+    answer=st.sampled_from([1.0, 100.0]),
 )
 
 
@@ -93,6 +95,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(engine=st.sampled_from(["e0", "e1", "e2"]), pace_s=st.sampled_from([0.0, 0.125, 0.5, 3.0]))
     def pace(self, engine: str, pace_s: float) -> None:
         self.rig.pace(engine, pace_s)
+
+    @rule(token_s=st.sampled_from([0.001, 0.05, 2.0]))
+    def tempo(self, token_s: float) -> None:
+        self.rig.ledger.tempo(token_s)
 
     @rule(seconds=some_seconds, tick=st.booleans())
     def advance(self, seconds: float, tick: bool) -> None:

@@ -57,13 +57,20 @@ class OrderMachine(RuleBasedStateMachine):
         tokens=st.sampled_from([1.0, 10.0, 1000.0]),
         within_s=st.sampled_from([0.5, 2.0, inf]),
         front=st.sampled_from([False, False, False, True]),
+        booked=st.booleans(),
     )
-    def push(self, key: str, user: str, rank: int, tokens: float, within_s: float, front: bool) -> None:
-        ticket = a_ticket(self.now, key=key, user=user, rank=rank, tokens=tokens, within_s=within_s)
+    def push(self, key: str, user: str, rank: int, tokens: float, within_s: float, front: bool, booked: bool) -> None:
+        ticket = a_ticket(self.now, key=key, user=user, rank=rank, tokens=tokens, within_s=within_s, booked=booked)
         before = [each for each in self.inside if each is not ticket]
         head = self.order.head(self.now)
         self.order.push(ticket, front=front)
         assert self.order.head(self.now) in (head, ticket), "a push changed the order of the others"
+        assert (
+            self.order.last() is not ticket
+            or not booked
+            or front
+            or all(each.claim.booked for each in self.inside if (each.claim.rank, each.claim.key) == (rank, key))
+        ), "who comes back gives way before who is new"
         assert 0 <= self.order.before(ticket) <= len(before)
         self.inside.append(ticket)
 
@@ -351,3 +358,42 @@ def test_one_who_is_late_goes_before_those_in_time_of_a_lower_rank_and_keeps_its
     assert order.last() is low, "of those that are left, no high one gives its place to a low one"
     order.push(late_low)
     assert served(order, 2.2) == [high, late_high, low, late_low]
+
+
+# Those who come back as they were told.
+
+
+@pytest.mark.parametrize("make", [Fifo, Fair, lambda: Timely(lambda: Priority(Fair))])
+def test_who_comes_back_as_it_was_told_goes_before_who_is_new(make: Callable[[], Order]) -> None:
+    order = make()
+    new, back, newest, later = (a_ticket(key="a", booked=booked) for booked in (False, True, False, True))
+    for ticket in (new, back, newest):
+        order.push(ticket)
+    assert order.last() is newest
+    order.push(later)
+    assert order.before(later) == 1
+    assert list(order) == [back, later, new, newest]
+    assert served(order) == [back, later, new, newest]
+
+
+def test_who_comes_back_gets_no_more_than_its_share() -> None:
+    order = make_order("fair")
+    for _ in range(20):
+        order.push(a_ticket(key="greedy", tokens=10.0, booked=True))
+        order.push(a_ticket(key="modest", tokens=10.0))
+    assert Counter(ticket.claim.key for ticket in served(order)[:20]) == {"greedy": 10, "modest": 10}
+
+
+def test_in_a_full_line_who_came_back_keeps_its_place_though_it_is_late() -> None:
+    order = make_order("fair")
+    back = a_ticket(0.0, key="a", within_s=1.0, booked=True)
+    late, new = a_ticket(0.1, key="a", within_s=1.0), a_ticket(2.0, key="a", within_s=1.0)
+    for ticket in (back, late, new):
+        order.push(ticket)
+    order.head(2.1)
+    assert order.last() is late
+    order.remove(late)
+    assert order.last() is new
+    order.remove(new)
+    assert order.last() is back
+    assert served(order, 2.1) == [back]

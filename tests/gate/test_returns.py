@@ -13,6 +13,9 @@ from headgate.gate import Claim, Ledger, make_order
 from headgate.gate.entries import Ticket
 from headgate.gate.orders import Name
 from headgate.gate.outcomes import Granted, Refused, Verdict, Waiting
+from headgate.workbench.rehearsal import goodput
+from loadtest.overload import returns
+from loadtest.overload.rehearsed import OBJECTIVE
 
 SLOTS, PLACES, BURST = 8, 16, 200
 
@@ -81,3 +84,27 @@ def test_with_no_line_nine_of_ten_get_in_where_slots_are_held_alike() -> None:
     any_time = [Burst("fifo", "reject", seed, random_holds=True).play() for seed in range(10)]
     assert sum(alike) / 10 >= 0.9
     assert sum(any_time) / 10 >= 0.8
+
+
+@pytest.mark.parametrize("slots", [None, 88], ids=["auto", "88"])
+@pytest.mark.parametrize(("name", "load"), returns.CASES, ids=[name for name, _ in returns.CASES])
+@pytest.mark.parametrize("work", list(returns.ANSWER))
+def test_nine_of_ten_get_in_though_the_crowd_goes_on_coming(
+    work: str, name: str, load: dict[str, float], slots: int | None
+) -> None:
+    """While slots are found, too, and where nothing has ended yet when the first are told."""
+    came = [returns.came_of(work, load, slots, seed) for seed in (2, 3, 4)]
+    refused = sum(each.refused for each in came)
+    assert refused > 150, "or the load says nothing"
+    hardest = name.startswith("80/s")  # slots become fewer twice while it lasts
+    assert sum(each.in_at_first for each in came) >= (0.85 if hardest else 0.9) * refused
+    assert max(each.tries for each in came) <= 3
+
+
+def test_goodput_is_what_it_was_under_a_crowd_that_obeys() -> None:
+    """40/s where 23/s can be served: nobody is put off for ever, and nothing is lost by who goes first."""
+    jobs = returns.crowd("20 in, 40 out", 40.0, 90.0, seed=3)
+    played = returns.play(jobs, None)
+    assert goodput(played.all_jobs, OBJECTIVE, 30.0, 90.0) >= 22.0
+    assert played.returned[1, True] >= 0.85 * (played.returned[1, True] + played.returned[1, False])
+    assert max(played.tries.values()) <= 3

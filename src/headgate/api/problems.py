@@ -31,9 +31,6 @@ STATUS: dict[Reason, int] = {
 }
 """429: there is capacity, and it is contended. 503: there is none now, or the promised wait is over."""
 
-RETRY_AFTER_MAX_S = 60
-"""SDKs ignore a longer ``retry-after``; the true figure is in the body."""
-
 HOPELESS = frozenset((Reason.ENGINE_FAILED, Reason.REQUEST_TIMEOUT))
 """SDKs send every 5xx twice more by themselves. A request that two engines died of would see six of them die, and one
 that took too long would take so long three times. These say ``x-should-retry: false``, which the SDKs heed."""
@@ -52,8 +49,7 @@ def answer(refusal: Refusal, dialect: Dialect = Dialect.OPENAI) -> tuple[int, He
         (b"content-length", b"%d" % len(body)),
         (b"x-headgate-reason", refusal.reason.encode()),
     ]
-    if refusal.retry_after_s is not None:
-        seconds = min(max(refusal.retry_after_s, 0.001), RETRY_AFTER_MAX_S)
+    if (seconds := refusal.told_s) is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(seconds)))
         headers.append((b"retry-after-ms", b"%d" % math.ceil(seconds * 1000)))
     if refusal.reason in HOPELESS:

@@ -29,6 +29,8 @@ class Claim(NamedTuple):
         within_s: its answer is good if its first token comes so soon after its arrival; inf: whenever.
         deadline_s: it is of no use if it has no slot so soon after its arrival: it is refused then, or at once.
         most: slots that its key may hold; None: all (``capped``).
+        booked: it was refused before, and comes back at the time that it was told.
+        answer: how long each of its answers is expected to be, in tokens.
     """
 
     key: str = ""
@@ -39,6 +41,8 @@ class Claim(NamedTuple):
     within_s: float = inf
     deadline_s: float = inf
     most: int | None = None
+    booked: bool = False
+    answer: float = 1.0
 
 
 NOBODY = Claim()

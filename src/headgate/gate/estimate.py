@@ -34,13 +34,20 @@ class Estimate:
             most: the most tokens that it allows for an answer; None: it doesn't say.
             sequences: how many answers it asks for.
         """
+        return body_bytes / self._habit(key).bytes_per_token + self.answer(key, most) * sequences or 1.0
+
+    def answer(self, key: str, most: int | None) -> float:
+        """One answer, in tokens; ``most`` as above."""
+        answer = self._habit(key).answer
+        if answer is None:
+            answer = _FIRST_ANSWER
+        return most if most is not None and most < answer else answer
+
+    def _habit(self, key: str) -> _Habit:
         habit = self._habits.get(key)
         if habit is None:
             habit = self._habits[key] = _Habit()
-        answer = habit.answer if habit.answer is not None else _FIRST_ANSWER
-        if most is not None and most < answer:
-            answer = most
-        return body_bytes / habit.bytes_per_token + answer * sequences or 1.0
+        return habit
 
     def learn(self, key: str, body_bytes: int, prompt_tokens: int, completion_tokens: int, sequences: int = 1) -> None:
         """A request has ended, and this is what it took."""

@@ -15,6 +15,8 @@ from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
+from headgate.gate.ordering import Line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,7 +47,7 @@ class _Member:
         self.waiting = 0
         self.backlog = 0.0
         self.turn = self.owed = 0  # the numbers of its entries in the heaps that are not out of date
-        self.line: OrderedDict[Ticket, None] = OrderedDict()
+        self.line = Line()
         self.users = _Shares()
 
 
@@ -178,7 +180,7 @@ class Fair:
             self._returned[ticket] = None
             return
         key, user = self._of(ticket)
-        user.line[ticket] = None
+        user.line.add(ticket)
         key.users.enter(user, ticket.tokens)
         self._keys.enter(key, ticket.tokens)
         self._size += 1
@@ -191,7 +193,7 @@ class Fair:
             return None
         user = key.users.behind()
         assert user is not None
-        return next(iter(user.line))
+        return user.line.first()
 
     def take(self, ticket: Ticket) -> None:
         again = ticket in self._returned
@@ -215,7 +217,7 @@ class Fair:
             del self._returned[ticket]
             return
         key, user = self._of(ticket)
-        del user.line[ticket]
+        user.line.discard(ticket)
         key.users.leave(user, ticket.tokens)
         self._keys.leave(key, ticket.tokens)
         self._size -= 1
@@ -226,10 +228,10 @@ class Fair:
             return None
         user = key.users.greediest()
         assert user is not None
-        return next(reversed(user.line))
+        return user.line.last()
 
     def before(self, ticket: Ticket) -> int:
-        return len(self._returned) + len(self._of(ticket)[1].line) - 1
+        return len(self._returned) + self._of(ticket)[1].line.before(ticket)
 
     def __len__(self) -> int:
         return self._size + len(self._returned)

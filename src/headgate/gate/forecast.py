@@ -33,6 +33,7 @@ APART = 1.3  # returns are booked further apart than slots come free: one that i
 HOPE = 0.75  # of what a forecast says, where it may cost somebody the place
 _MEMORY = 64  # slots' worth of completions that the mean remembers
 _PLAYED = 4000  # slots that the line may need for its grants to be played through, which costs a µs each
+LEAST_OF_HOLD, MOST_OF_HOLD = 0.5, 16.0  # what the tempo of tokens may make of the mean hold, times
 LONG = 1.5  # mean deviations over the mean
 _RANDOM = 0.736  # mean deviation over mean where an end may come at any time (exponential): 2/e
 
@@ -46,6 +47,7 @@ class View(NamedTuple):
         weight: slots that the refused one needs.
         line_weight: slots that all who wait need.
         head_weight: slots that the head of the line needs.
+        over: slots that are held beyond those that there are, since there were more before.
         places: tickets that must leave the line before one of the refused one's size finds a place in it.
         wake_s: seconds until an engine should be ready; None: unknown.
         drain_s: seconds until the drain must be over; None: there is none.
@@ -57,6 +59,7 @@ class View(NamedTuple):
     weight: int
     line_weight: int
     head_weight: int
+    over: int
     places: int
     wake_s: float | None
     drain_s: float | None
@@ -67,7 +70,7 @@ class Forecast:
 
     __slots__ = (
         *("_booked_until", "_first_at", "_firsts", "_firsts_s", "_firsts_s2"),
-        *("_hold_s", "_mass", "_off_s", "_patience", "_served"),
+        *("_hold_s", "_mass", "_off_s", "_patience", "_served", "_token_s", "_token_then_s"),
     )
 
     def __init__(self) -> None:
@@ -79,6 +82,7 @@ class Forecast:
         self._first_at = -inf
         self._firsts = self._firsts_s = self._firsts_s2 = 0.0
         self._booked_until = 0.0
+        self._token_s = self._token_then_s = 0.0
 
     def learn(self, held_s: float, weight: int) -> None:
         """``weight`` slots came free after ``held_s``: a running mean first, exponentially weighted later."""
@@ -87,7 +91,18 @@ class Forecast:
         self._mass = mass if mass < _MEMORY else max(weight, _MEMORY)
         off_s = held_s - self._hold_s
         self._hold_s += off_s * weight / self._mass
+        if self._token_s:
+            then_s = self._token_then_s or self._token_s
+            self._token_then_s = then_s + (self._token_s - then_s) * weight / self._mass
         self._off_s += ((off_s if off_s > 0 else -off_s) - self._off_s) * weight / self._mass
+
+    def tempo(self, token_s: float) -> None:
+        """The tokens of a sequence come so far apart now; seconds, more than 0.
+
+        How long slots are held is known from those that have ended, so of the load that was. Where it changes, the
+        tokens tell at once by how much: an engine that computes ten times as much at once is slower with each.
+        """
+        self._token_s = token_s
 
     @property
     def hold_s(self) -> float:
@@ -136,7 +151,7 @@ class Forecast:
             holders: what runs, oldest first. Those that have run for longer than the mean count with the time
                 that they have run so far: where work became longer, or hangs, no completion would tell.
         """
-        mean_s = self._hold_s if self._mass else SLOT_S * slots
+        mean_s = self._mean_s(holders) or SLOT_S * slots
         total_s, mass = mean_s * self._mass, self._mass
         for ticket in holders:
             age_s = now - ticket.granted_at
@@ -145,6 +160,17 @@ class Forecast:
             total_s += age_s * ticket.weight
             mass += ticket.weight
         return max((total_s / mass if mass else mean_s) / slots, LEAST_S)
+
+    def _mean_s(self, holders: Iterable[Ticket]) -> float:
+        """How long slots are held as tokens come now; 0 where nothing is known."""
+        if not self._token_s:
+            return self._hold_s
+        if self._mass:
+            slower = self._token_s / (self._token_then_s or self._token_s)
+            return self._hold_s * min(max(slower, LEAST_OF_HOLD), MOST_OF_HOLD)
+        answers = [ticket.claim.answer for ticket in holders]
+        first_s = self._firsts_s / self._firsts if self._firsts else 0.0
+        return first_s + self._token_s * sum(answers) / len(answers) if answers else 0.0
 
     def waits_s(self, now: float, view: View, weights: Sequence[int]) -> list[float]:
         """Seconds until each of those who wait, in the order of the line, has slots of its weight.
@@ -230,4 +256,4 @@ def first_room_s(reason: Reason, view: View, slot_s: float) -> float:
         slots = view.places * view.head_weight
     else:  # a promised wait is over: everybody who waits now would be served before
         slots = view.line_weight + view.weight
-    return slots * slot_s + (0.0 if view.ready else wake_s)
+    return (slots + view.over) * slot_s + (0.0 if view.ready else wake_s)

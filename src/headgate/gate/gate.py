@@ -181,6 +181,10 @@ class Gate:
         self._settle(now, self._ledger.pace(now, engine, pace_s))
         self._arm(now)
 
+    def tempo(self, token_s: float) -> None:
+        """The tokens of a sequence come so far apart now, on all engines in the mean; seconds, more than 0."""
+        self._ledger.tempo(token_s)
+
     def expect(self, wake_s: float | None) -> None:
         """An engine should be ready in ``wake_s`` seconds (None: unknown), which the refused are told."""
         self._ledger.expect(self._clock(), wake_s)

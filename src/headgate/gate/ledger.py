@@ -278,6 +278,10 @@ class Ledger:
         self._slots.pace(engine, pace_s)
         return self.tick(now)
 
+    def tempo(self, token_s: float) -> None:
+        """The tokens of a sequence come so far apart now, on all engines in the mean; seconds, more than 0."""
+        self._forecast.tempo(token_s)
+
     def expect(self, now: float, wake_s: float | None) -> None:
         """An engine should be ready in ``wake_s`` seconds; None: nobody knows."""
         self._wake_at = None if wake_s is None else now + wake_s
@@ -458,6 +462,7 @@ class Ledger:
             weight=min(weight, largest),
             line_weight=min(self._weight_in_turn, len(self._order) * largest),
             head_weight=1 if head is None else min(head.weight, largest),
+            over=max(self._slots.active - self._slots.last_total, 0),
             places=max(1, ceil(excess_bytes / mean_bytes)),
             wake_s=None if self._wake_at is None else self._wake_at - now,
             drain_s=None if self._drain_until is None else self._drain_until - now,

@@ -54,6 +54,43 @@ class Order(Protocol):
         """All tickets in the order of service, if nobody came or left any more; for ``/status``."""
 
 
+class Line:
+    """First come, first served; those who come back as they were told before those who are new.
+
+    ``OrderedDict`` and not ``dict``, where finding the first key walks over all keys deleted before it.
+    """
+
+    __slots__ = ("_booked", "_new")
+
+    def __init__(self) -> None:
+        self._booked: OrderedDict[Ticket, None] = OrderedDict()
+        self._new: OrderedDict[Ticket, None] = OrderedDict()
+
+    def add(self, ticket: Ticket) -> None:
+        (self._booked if ticket.claim.booked else self._new)[ticket] = None
+
+    def discard(self, ticket: Ticket) -> None:
+        del (self._booked if ticket.claim.booked else self._new)[ticket]
+
+    def first(self) -> Ticket | None:
+        return next(iter(self._booked or self._new), None)
+
+    def last(self) -> Ticket | None:
+        """Who has least right to its place."""
+        return next(reversed(self._new or self._booked), None)
+
+    def before(self, ticket: Ticket) -> int:
+        """How many go before one that came last."""
+        return len(self._booked) - 1 if ticket.claim.booked else len(self) - 1
+
+    def __len__(self) -> int:
+        return len(self._booked) + len(self._new)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        yield from self._booked
+        yield from self._new
+
+
 class Fifo:
     """First come, first served; those who come back from a dead engine first, in the order of their return.
 
@@ -63,14 +100,17 @@ class Fifo:
     __slots__ = ("_line", "_returned")
 
     def __init__(self) -> None:
-        self._line: OrderedDict[Ticket, None] = OrderedDict()
+        self._line = Line()
         self._returned: OrderedDict[Ticket, None] = OrderedDict()
 
     def push(self, ticket: Ticket, *, front: bool = False) -> None:
-        (self._returned if front else self._line)[ticket] = None
+        if front:
+            self._returned[ticket] = None
+        else:
+            self._line.add(ticket)
 
     def head(self, queue_s: float) -> Ticket | None:
-        return next(iter(self._returned or self._line), None)
+        return next(iter(self._returned)) if self._returned else self._line.first()
 
     def take(self, ticket: Ticket) -> None:
         self.remove(ticket)
@@ -82,13 +122,16 @@ class Fifo:
         return
 
     def remove(self, ticket: Ticket) -> None:
-        del (self._returned if ticket in self._returned else self._line)[ticket]
+        if ticket in self._returned:
+            del self._returned[ticket]
+        else:
+            self._line.discard(ticket)
 
     def last(self) -> Ticket | None:
-        return next(reversed(self._line), None)
+        return self._line.last()
 
     def before(self, ticket: Ticket) -> int:
-        return len(self) - 1
+        return len(self._returned) + self._line.before(ticket)
 
     def __len__(self) -> int:
         return len(self._line) + len(self._returned)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from headgate.gate.entries import Ticket
     from headgate.gate.ordering import Order
 
-Whose = tuple[int, str, str]
-"""A rank, a key and a user."""
+Whose = tuple[int, str, str, bool]
+"""A rank, a key and a user, and whether it comes back as it was told."""
 
 _SLACK = 32
 _LEAD_MOST = 0.8
@@ -161,7 +161,8 @@ class Timely:
     def _whose(self, ticket: Ticket) -> Whose:
         """Among whose a place is looked for, where it has to be given up."""
         claim = ticket.claim
-        return (claim.rank, claim.key, claim.user) if self._shared else (claim.rank, "", "")
+        key, user = (claim.key, claim.user) if self._shared else ("", "")
+        return claim.rank, key, user, claim.booked
 
     def _forget(self, ticket: Ticket) -> None:
         """It waits no more."""

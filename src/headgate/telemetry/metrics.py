@@ -77,6 +77,11 @@ class Metrics(Collector):
         self.cancelled = Counter(
             "api_cancelled", "Clients that left, by stage: arriving, queued, waiting_first, streaming.", ("stage",)
         )
+        self.returns = Counter(
+            "api_returns",
+            "Requests that came back when Retry-After had said so, by outcome: granted, refused.",
+            ("outcome",),
+        )
         self.engine_requests = Counter(
             "api_engine_requests", "Tries at an engine, each by its one outcome.", ("engine", "outcome")
         )
@@ -98,6 +103,7 @@ class Metrics(Collector):
             self.tokens,
             self.refusals,
             self.cancelled,
+            self.returns,
             self.engine_requests,
             self.slo,
             self.batch_size,

@@ -152,7 +152,6 @@ class Rehearsal:
         heapify(self._events)
         if self.ledger is not None:
             self._verdicts(0.0, self.ledger.resize(0.0, ENGINE, self.slots or self.limits.max_num_seqs))
-        if self.limit is not None:
             self._at(LOOK_S, self._look)
         self._left = len(jobs)
         while self._left and self._events:
@@ -228,8 +227,12 @@ class Rehearsal:
 
     def _look(self, now: float) -> None:
         assert self.ledger is not None
-        assert self.limit is not None
         seen, self._seen = self._seen, _Seen(preempted=self.scheduler.preemptions)
+        if seen.gaps:
+            self.ledger.tempo(seen.gaps_s / seen.gaps)
+        self._at(now + LOOK_S, self._look)
+        if self.limit is None:
+            return
         ended, before = self.ledger.ended_on(ENGINE), self._ended_before
         self._ended_before = ended
         slots = self.limit.read(
@@ -256,7 +259,6 @@ class Rehearsal:
         self._verdicts(now, self.ledger.resize(now, ENGINE, slots))
         self._verdicts(now, self.ledger.pace(now, ENGINE, self.limit.pace_s))
         self._arm(now)
-        self._at(now + LOOK_S, self._look)
 
     # The engine.
 
