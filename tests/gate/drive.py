@@ -25,8 +25,8 @@ ORDERS: dict[str, Callable[[], Order]] = {
     "fifo": Fifo,
     "fair": Fair,
     "priority": lambda: Priority(Fifo, age_s=2.0),
-    "timely": lambda: Timely(lambda: Priority(Fair, age_s=2.0)),
-    "capped": lambda: Capped(lambda: Timely(lambda: Priority(Fair, age_s=2.0))),
+    "timely": lambda: Timely(lambda: Priority(Fair, age_s=2.0), shared=True),
+    "capped": lambda: Capped(lambda: Timely(lambda: Priority(Fair, age_s=2.0), shared=True)),
     "capped fifo": lambda: Capped(Fifo),
 }
 
