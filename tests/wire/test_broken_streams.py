@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,14 +84,17 @@ def test_error_as_the_first_event_becomes_the_status(gate: Gateway, engine: Engi
     assert reply.headers["content-type"] == "application/json"
 
 
-@pytest.mark.parametrize("path", PATHS[:3])
-def test_aborted_answer_never_looks_well_ended(path: str) -> None:
+def test_aborted_answer_never_looks_well_ended() -> None:
     """vLLM ends what runs with finish_reason abort (and status 200) when it is told to stop."""
-    with simulated_engine() as engine, gateway(engine) as gate, gate.client() as client:
-        client.post(path, body(path, 3000)).until_events(8)
+    with ExitStack() as stack:
+        engine = stack.enter_context(simulated_engine())
+        gate = stack.enter_context(gateway(engine))
+        clients = {path: stack.enter_context(gate.client()) for path in PATHS[:3]}
+        for path, client in clients.items():
+            client.post(path, body(path, 3000)).until_events(8)
         engine.process.terminate()
-        reply = client.reply()
-        assert "abort" in last_error(reply, path)["message"]
+        for path, client in clients.items():
+            assert "abort" in last_error(client.reply(), path)["message"], path
 
 
 def test_whole_answer_that_was_aborted_is_an_error() -> None:
@@ -247,10 +251,11 @@ def test_refusal_of_the_engine_for_load_says_when_to_come_back(gate: Gateway, en
 def test_stale_connection_is_reopened_silently() -> None:
     """The engine closes idle connections after a second, and the gateway may use them for two."""
     with simulated_engine(env={"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "1"}) as engine, gateway(engine) as gate:
-        for _ in range(4):
-            assert gate.ask().status == 200
+        assert gate.ask().status == 200
+        for _ in range(2):
             # The gateway itself is asked until the engine has closed: nothing of its own tells us.
             wait_until(lambda: _connections(gate.process.pid, engine.port) == 0, "the idle connection is closed")
+            assert gate.ask().status == 200
         assert _failed_tries(gate) == 0
 
 
@@ -316,14 +321,20 @@ def test_held_status_goes_out_with_comments_while_a_long_prefill_runs() -> None:
         assert reply.ended
 
 
+@pytest.fixture(scope="module")
+def holding(_engine: Engine) -> Iterator[Gateway]:
+    """A gateway that sends a 200 before the engine does, where that takes long."""
+    with gateway(_engine, "--status-hold-s", "0.1") as gate:
+        yield gate
+
+
 @pytest.mark.parametrize("path", PATHS)
-def test_engine_error_after_a_held_status_is_an_error_event(gate: Gateway, engine: Engine, path: str) -> None:
+def test_engine_error_after_a_held_status_is_an_error_event(holding: Gateway, engine: Engine, path: str) -> None:
     """An error on /v1/messages came without its `event: error` line, and a refusal's own words were lost."""
-    with gateway(engine, "--status-hold-s", "0.1") as gate:
-        engine.faults({"kind": "slow_head", "seconds": 0.5}, {"kind": "error_first", "message": "no room"})
-        reply = gate.ask(body(path), path)
-        assert reply.body.startswith(b": waiting\n\n")
-        assert last_error(reply, path)["message"] == "no room"
+    engine.faults({"kind": "slow_head", "seconds": 0.5}, {"kind": "error_first", "message": "no room"})
+    reply = holding.ask(body(path), path)
+    assert reply.body.startswith(b": waiting\n\n")
+    assert last_error(reply, path)["message"] == "no room"
 
 
 def test_death_of_the_engine_after_a_held_status_is_an_error_event() -> None:

@@ -32,10 +32,18 @@ def grown(before: Bill, after: Bill) -> Bill:
     return {label: after[label] - before[label] for label in after}
 
 
-@pytest.fixture
-def priced(engine: Engine) -> Iterator[Gateway]:
-    with gateway(engine, "--max-active", "4", "--gpu-price-per-hour", "3600", *KEYS) as gate:
+@pytest.fixture(scope="module")
+def _priced(_engine: Engine) -> Iterator[Gateway]:
+    with gateway(_engine, "--max-active", "4", "--gpu-price-per-hour", "3600", *KEYS) as gate:
         yield gate
+
+
+@pytest.fixture
+def priced(_priced: Gateway, engine: Engine) -> Iterator[Gateway]:
+    """A gateway with a price; what others have cost is on its bill too."""
+    yield _priced
+    engine.clear_faults()
+    _priced.until(active=0, queued=0)
 
 
 def test_without_a_price_nothing_is_said_of_money(gate: Gateway) -> None:
@@ -83,22 +91,24 @@ def test_those_who_share_an_engine_share_its_cost_by_weight(priced: Gateway) -> 
     "fault", [{"kind": "error"}, {"kind": "cut", "after_events": 3}, {"kind": "reset", "times": 2}]
 )
 def test_a_request_that_failed_is_off_the_bill(priced: Gateway, engine: Engine, fault: dict[str, object]) -> None:
+    before = bill(priced)
     engine.faults(fault)
     with priced.client() as client:
         client.ask("/v1/chat/completions", chat(8), authorization="Bearer the-teams")
     priced.until(active=0)
     ended = bill(priced)
-    assert ended["gpu", "default"] > 0
+    assert ended["gpu", "default"] > before["gpu", "default"]
     wait_until(lambda: bill(priced)["idle", "none"] > ended["idle", "none"], "the engine is idle again")
     assert bill(priced)["gpu", "default"] == ended["gpu", "default"]
 
 
-def test_status_says_what_a_million_tokens_cost_with_idle_time_counted(priced: Gateway) -> None:
-    assert priced.status()["cost"]["dollars_per_million_tokens"] is None
-    with priced.client() as client:
-        client.ask("/v1/chat/completions", chat(50), authorization="Bearer the-teams")
-    priced.until_counted(50, "api_tokens_total", kind="completion")
-    cost = priced.status()["cost"]
+def test_status_says_what_a_million_tokens_cost_with_idle_time_counted(engine: Engine) -> None:
+    with gateway(engine, "--gpu-price-per-hour", "3600", *KEYS) as gate:
+        assert gate.status()["cost"]["dollars_per_million_tokens"] is None
+        with gate.client() as client:
+            client.ask("/v1/chat/completions", chat(50), authorization="Bearer the-teams")
+        gate.until_counted(50, "api_tokens_total", kind="completion")
+        cost = gate.status()["cost"]
     assert (cost["gpu_price_per_hour"], cost["energy_price_per_kwh"], cost["dollars"]["energy"]) == (3600, None, None)
     dollars = cost["dollars"]["gpu"] + cost["dollars"]["idle"]
     assert cost["dollars_per_million_tokens"] == pytest.approx(dollars / 50 * 1e6, rel=1e-3)

@@ -53,35 +53,44 @@ def key_of(pid: int) -> str:
     return key
 
 
-@pytest.mark.parametrize("way", ["drained", "killed", "two signals"])
-def test_the_next_gateway_takes_the_engine_over_without_its_start(cache: Path, way: str) -> None:
+def test_the_next_gateway_takes_the_engine_over_without_its_start_however_the_last_one_ended(cache: Path) -> None:
     with keeping(cache) as gate:
         pid = engine(gate)
         key = key_of(pid)
         port = gate.status()["engines"][0]["url"]
-        with gate.client() as running:
-            running.post(CHAT, chat(60_000)).until_events(1)
-            if way == "killed":
-                gate.process.kill()
+        leave_at_work(gate, "drained")
+    for way in ("killed", "two signals", None):
+        assert alive([pid]) == [pid]
+        with keeping(cache) as gate:
+            assert engine(gate) == pid
+            assert key_of(pid) == key, "and its record has its key"
+            assert gate.status()["engines"][0]["last_wake_s"] < LOADING_S, "it did not load again"
+            assert gate.status()["engines"][0]["url"] == port
+            assert "taken over" in gate.log()
+            assert gate.ask(chat(5)).text.count(" ") == 4
+            until_idle(gate)
+            if way is not None:
+                leave_at_work(gate, way)
+
+
+def until_idle(gate: Gateway) -> None:
+    wait_until(lambda: gate.status()["engines"][0]["running"] in (0, None), "what the last gateway ran was aborted")
+
+
+def leave_at_work(gate: Gateway, way: str) -> None:
+    """A gateway ends in this way while an answer runs."""
+    with gate.client() as running:
+        running.post(CHAT, chat(60_000)).until_events(1)
+        if way == "killed":
+            gate.process.kill()
+        else:
+            gate.terminate()
+            if way == "drained":
+                running.close()
             else:
+                wait_until(lambda: gate.get("/ready").json()["reason"] == "draining", "it drains")
                 gate.terminate()
-                if way == "drained":
-                    running.close()
-                else:
-                    wait_until(lambda: gate.get("/ready").json()["reason"] == "draining", "it drains")
-                    gate.terminate()
-            assert gate.exit_status() == {"drained": 0, "killed": -signal.SIGKILL, "two signals": 3}[way]
-    assert alive([pid]) == [pid]
-    with keeping(cache) as gate:
-        assert engine(gate) == pid
-        assert key_of(pid) == key, "and its record has its key"
-        assert gate.status()["engines"][0]["last_wake_s"] < LOADING_S, "it did not load again"
-        assert gate.status()["engines"][0]["url"] == port
-        assert "taken over" in gate.log()
-        assert gate.ask(chat(5)).text.count(" ") == 4
-        wait_until(lambda: gate.status()["engines"][0]["running"] in (0, None), "what the last gateway ran was aborted")
-    with keeping(cache) as gate:
-        assert engine(gate) == pid, "and the one after that"
+        assert gate.exit_status() == {"drained": 0, "killed": -signal.SIGKILL, "two signals": 3}[way]
 
 
 def test_an_engine_that_dies_while_nobody_is_there_leaves_nothing_and_a_new_one_is_started(cache: Path) -> None:

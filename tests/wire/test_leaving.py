@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -79,20 +79,29 @@ def test_slot_is_returned_when_a_queued_client_with_a_large_body_leaves(gate: Ga
         books.until_left("queued")
 
 
-@ways
-@pytest.mark.parametrize("stream", [True, False])
-def test_engine_is_aborted_when_client_leaves_before_the_first_byte(way: str, stream: bool) -> None:
-    # 65,000 tokens of prompt at 0.3 ms each: the prefill takes longer than the test.
+@pytest.fixture(scope="module")
+def slow_to_begin() -> Iterator[tuple[Gateway, Engine]]:
+    """65,000 tokens of prompt at 0.3 ms each: the prefill takes longer than a test."""
     flags = ("--max-model-len", "65536", "--max-num-batched-tokens", "8", "--num-gpu-blocks", "8192")
     with simulated_engine(*flags) as engine, gateway(engine, "--max-active", "2") as gate:
-        books = Books(gate)
-        with gate.client() as leaving:
-            leaving.post(CHAT, chat(stream=stream, text="word" * 40_000))
-            engine.state(running=1)
-            WAYS[way](leaving)
-            engine.state(inflight=0, open=0, aborted=1)
-            gate.until(active=0)
-            books.until_left("waiting_first")
+        yield gate, engine
+
+
+@ways
+@pytest.mark.parametrize("stream", [True, False])
+def test_engine_is_aborted_when_client_leaves_before_the_first_byte(
+    slow_to_begin: tuple[Gateway, Engine], way: str, stream: bool
+) -> None:
+    gate, engine = slow_to_begin
+    books = Books(gate)
+    before = engine.state(inflight=0, open=0)["aborted"]
+    with gate.client() as leaving:
+        leaving.post(CHAT, chat(stream=stream, text="word" * 40_000))
+        engine.state(running=1)
+        WAYS[way](leaving)
+        engine.state(inflight=0, open=0, aborted=before + 1)
+        gate.until(active=0)
+        books.until_left("waiting_first")
 
 
 @ways

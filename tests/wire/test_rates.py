@@ -93,13 +93,15 @@ def test_other_refusals_say_how_it_stands_too(engine: Engine, keys: KeysFile) ->
         assert limits(refused, "requests")[:2] == ("0.1", "3")
 
 
-def test_tokens_are_charged_as_expected_and_settled_as_used(engine: Engine, keys: KeysFile) -> None:
-    """A request that allows 900 tokens and takes far fewer leaves room for the next."""
+@pytest.mark.parametrize("tokens", [20, 400])
+def test_tokens_are_charged_as_expected_and_settled_as_used(engine: Engine, keys: KeysFile, tokens: int) -> None:
+    """A request may take 900 tokens: where it takes far fewer the rest is there for the next, where more it is not."""
     secret = keys.add("a", tokens_per_min=SLOW, tokens_burst=1000)
     with keyed(engine, keys) as gate:
-        first = ask(gate, secret, tokens=900)
+        first = ask(gate, secret, tokens=900, simulate={"tokens": tokens})
         used = first.figures
         assert used is not None
+        assert used["completion_tokens"] == tokens
         spent = used["prompt_tokens"] + used["completion_tokens"]
         assert int(limits(first, "tokens")[1]) < 1000 - 128
         gate.until(active=0)

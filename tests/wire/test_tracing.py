@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -279,18 +280,24 @@ def test_last_spans_are_sent_at_the_end(tmp_path: Path) -> None:
         assert len(spans.trace(trace_id, 4)) == 4
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_collector_that_does_not_answer_holds_nothing_up(there: bool) -> None:
-    with scripted_engine() as engine, collector(silent=True) as spans:
-        url = spans.url if there else "http://127.0.0.2:9"
-        with gateway(engine.url, env={"OTEL_EXPORTER_OTLP_ENDPOINT": url, **SOON}) as gate:
+def test_collector_that_does_not_answer_or_is_not_there_holds_nothing_up() -> None:
+    with ExitStack() as stack:
+        engine = stack.enter_context(scripted_engine())
+        spans = stack.enter_context(collector(silent=True))
+        gates = [
+            stack.enter_context(gateway(engine.url, env={"OTEL_EXPORTER_OTLP_ENDPOINT": url, **SOON}))
+            for url in (spans.url, "http://127.0.0.2:9")
+        ]
+        for gate in gates:
             for _ in range(50):
                 engine.say(STREAM)
                 assert gate.ask().status == 200
             assert gate.status()["process"]["loop_lag_s"] < 5
             gate.until(active=0)
+        for gate in gates:  # both end at the same time
             gate.terminate()
-            began = time.monotonic()
+        began = time.monotonic()
+        for gate in gates:
             assert gate.exit_status() == 0
             assert time.monotonic() - began < 10, "the library itself would wait for 30 s"
             told = [line for line in gate.log().splitlines() if "opentelemetry" in line]
