@@ -87,14 +87,14 @@ class Load:
         self._began_ns = 0
         self.took_us: list[float] = []
         self.done = self._loop.create_future()
-        config = uvicorn.Config(gateway.application, http=Connection, ws="none", lifespan="off", log_config=None)
+        config = uvicorn.Config(gateway.application, ws="none", lifespan="off", log_config=None)
         config.load()
+        roads = gateway.generation.roads
         state = ServerState()
         state.default_headers = [(b"date", b"Tue, 24 Nov 2026 12:00:00 GMT")]
-        self._connections = [self._open(config, state) for _ in range(AT_ONCE)]
+        self._connections = [self._open(Connection(config, state, {}, self._loop, roads=roads)) for _ in range(AT_ONCE)]
 
-    def _open(self, config: uvicorn.Config, state: ServerState) -> Connection:
-        connection = Connection(config, state, {}, self._loop)
+    def _open(self, connection: Connection) -> Connection:
         transport = Transport(self._loop)
         transport.written = lambda: self._answered(connection)
         connection.connection_made(as_any(transport))

@@ -35,7 +35,7 @@ from headgate import __version__
 from headgate.api import admin, console, events, operations, problems
 from headgate.api.application import Application
 from headgate.api.auth import ANONYMOUS, Keys
-from headgate.api.connection import Connection, close_after_answers
+from headgate.api.connection import Connection, cancel_arriving, close_after_answers
 from headgate.api.console import burst
 from headgate.api.generation import Generation
 from headgate.api.guard import Guard, Sweep
@@ -307,7 +307,7 @@ class Gateway:
             self.metrics.watch(charges.states)
         if self.quotas is not None:
             self.metrics.watch(self.quotas.states)
-        generation = Generation(
+        self.generation = Generation(
             self._flow,
             keys,
             self.metrics,
@@ -335,7 +335,7 @@ class Gateway:
             admin.router(keys, self._restart),
         ]
         self.guard = _guard(settings, self._turned_away, is_open=keys.is_open)
-        self.application = Application(generation, routers, self.metrics, __version__, self.guard)
+        self.application = Application(routers, self.metrics, __version__, self.guard)
 
     def _charges(self) -> Charges | None:
         gpu, energy = self.settings.gpu_price_per_hour, self.settings.energy_price_per_kwh
@@ -519,7 +519,7 @@ async def _run(
     config = uvicorn.Config(
         gateway.application,
         interface="asgi3",
-        http=partial(Connection, guard=gateway.guard),  # type: ignore[arg-type]  # it is called, and that is all
+        http=partial(Connection, guard=gateway.guard, roads=gateway.generation.roads),  # type: ignore[arg-type]
         proxy_headers=False,
         ws="none",
         lifespan="off",
@@ -554,6 +554,7 @@ async def _run(
         draining.cancel()
         await asyncio.gather(draining, return_exceptions=True)
         log.warning("a second signal: ending at once, %d answers were cut short", gateway.cut_short())
+        cancel_arriving(server.server_state)
         await gateway.pool.stop()
         server.should_exit = server.force_exit = True
         await serving  # nobody is answered any more who would miss in the log

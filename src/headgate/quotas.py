@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.core import Metric
 
+from headgate.errand import as_task
 from headgate.errors import Reason, Refusal
 from headgate.gate.rates import Charge, Decision, Rate, Rates, duration, remaining
 from headgate.gate.sentences import about
@@ -88,7 +89,10 @@ class Quotas:
 
     async def take(self, charges: Sequence[Charge]) -> Taken:
         """Take all of them or none; ``refusal`` says what to do about none."""
-        decision = await self._shared.take(charges) if self._shared is not None and self._shared.up else None
+        decision = None
+        if self._shared is not None and self._shared.up:
+            await as_task()
+            decision = await self._shared.take(charges)
         now = self._clock()
         if decision is None:
             return Taken(charges, self._rates.take(now, charges))

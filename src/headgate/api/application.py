@@ -1,10 +1,10 @@
-"""The ASGI application: generation routes first, FastAPI for the rest, one OpenAPI document for both."""
+"""The ASGI application: everything but what goes to the engines (``generation``), and one OpenAPI document for both."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -15,11 +15,13 @@ from starlette.exceptions import HTTPException
 
 from headgate.api import problems
 from headgate.api.auth import ANONYMOUS
-from headgate.api.generation import ENDPOINTS, Endpoint, Generation, Receive, Scope
+from headgate.api.generation import ENDPOINTS, Endpoint
 from headgate.api.guard import Guard, preflight
 from headgate.errors import Reason, Refusal
 from headgate.telemetry.metrics import OTHER, Metrics
 
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[Any], Awaitable[None]]
 
 _FOR_ANYBODY = frozenset(("/health", "/ready"))
@@ -36,21 +38,31 @@ _HTTP_REASONS = {
 class Application:
     """Dispatches a request by its path."""
 
-    def __init__(
-        self, generation: Generation, routers: Sequence[APIRouter], metrics: Metrics, version: str, guard: Guard
-    ) -> None:
-        self._generation = generation
+    def __init__(self, routers: Sequence[APIRouter], metrics: Metrics, version: str, guard: Guard) -> None:
         self._guard = guard
         self._metrics = metrics
         self.fastapi = _fastapi(routers, version)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = ENDPOINTS.get(scope["path"])
-            if endpoint is not None:
-                await self._generation(endpoint, scope, receive)
-                return
-        await self._counted(scope, receive, send)
+        """Answer, and count the status. The route is a template or ``other``, never what was sent."""
+        status = 499
+        reason = "client_left"
+
+        async def told(message: Any) -> None:
+            nonlocal status, reason
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                named = dict(message["headers"]).get(b"x-headgate-reason")
+                reason = "ok" if status < 400 else named.decode() if named else str(_reason(status))
+            await send(message)
+
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # the server is going down: nobody reads an answer
+                await self._rest(scope, receive, told)
+        finally:
+            if scope["type"] == "http":
+                route = getattr(scope.get("route"), "path", OTHER)
+                self._metrics.requests.add((route, OTHER, ANONYMOUS, str(status), reason))
 
     async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -70,27 +82,6 @@ class Application:
             await _response(why, 405, {"allow": "POST"})(scope, receive, send)
             return
         await self.fastapi(scope, receive, send)
-
-    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """FastAPI's part, with its status counted. The route is a template or ``other``, never what was sent."""
-        status = 499
-        reason = "client_left"
-
-        async def told(message: Any) -> None:
-            nonlocal status, reason
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                named = dict(message["headers"]).get(b"x-headgate-reason")
-                reason = "ok" if status < 400 else named.decode() if named else str(_reason(status))
-            await send(message)
-
-        try:
-            with contextlib.suppress(asyncio.CancelledError):  # the server is going down: nobody reads an answer
-                await self._rest(scope, receive, told)
-        finally:
-            if scope["type"] == "http":
-                route = getattr(scope.get("route"), "path", OTHER)
-                self._metrics.requests.add((route, OTHER, ANONYMOUS, str(status), reason))
 
 
 def _reason(status: int) -> Reason:

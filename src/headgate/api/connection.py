@@ -22,15 +22,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from headgate.api import problems
 from headgate.api.guard import HEADERS_MAX, Guard
+from headgate.api.request import Headers, Request, Road
+from headgate.errand import Errand
 from headgate.errors import Reason, Refusal
 
 BUFFER_BYTES = 256 * 1024
@@ -57,11 +60,12 @@ _HEAD_ENDS = (b"\n\r\n", b"\r\n")
 _SIZES = [b"%x\r\n" % size for size in range(2048)]
 """What stands before a chunk of so many bytes."""
 
-Headers = list[tuple[bytes, bytes]]
-
 
 class Connection(HttpToolsProtocol):
     """One client's connection. ``on_gone``, ``on_pause`` and ``on_resume`` belong to the request being answered.
+
+    Args:
+        roads: by path, who answers what is POSTed there; everything else is answered by the ASGI application.
 
     Attributes:
         broken: why the body of the request being answered will never be whole.
@@ -84,9 +88,12 @@ class Connection(HttpToolsProtocol):
     _late_at = 0.0
     _late_for: object = None
 
-    def __init__(self, *args: Any, guard: Guard | None = None, **named: Any) -> None:
+    def __init__(
+        self, *args: Any, guard: Guard | None = None, roads: Mapping[str, Road] | None = None, **named: Any
+    ) -> None:
         super().__init__(*args, **named)
         self._guard = guard or Guard()
+        self._roads = roads or {}
         self._head_most = self._guard.head_bytes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -239,13 +246,33 @@ class Connection(HttpToolsProtocol):
             self._hosts != 1 or origin is not None or self._wrong is not None or len(self.headers) > HEADERS_MAX
         ) and not self._examine(origin):
             return
-        super().on_headers_complete()
+        if not self._takes_a_road():
+            super().on_headers_complete()
         self.headers = _TRAILERS
         self._head_bytes = 0
         if origin is not None:
             self.cycle.default_headers = [*self.cycle.default_headers, *self._guard.cross_origin(origin)]
         if getattr(self.server_state, "ending", False):
             self.cycle.keep_alive = False
+
+    def _takes_a_road(self) -> bool:
+        """Have the request whose head is complete answered, where it has a road; else it goes uvicorn's way."""
+        parser = self.parser
+        if parser.get_method() != b"POST":
+            return False
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        road = self._roads.get(unquote(path) if "%" in path else path)
+        if road is None:
+            return False
+        version = parser.get_http_version()
+        self.scope["http_version"] = version
+        request = Request(self, url.query or b"", keep_alive=version != "1.0" and parser.should_keep_alive())
+        self.cycle = request  # type: ignore[assignment]  # it has the names that are asked of one
+        errand = Errand(road(self, request), self.loop, self.tasks.discard)
+        self.tasks.add(errand)  # type: ignore[arg-type]  # all that uvicorn does with them is to cancel them
+        request.cancel = errand.cancel
+        return True
 
     @property
     def _answering(self) -> bool:
@@ -365,6 +392,14 @@ def close_after_answers(state: Any) -> None:
             connection.cycle.keep_alive = False
 
 
+def cancel_arriving(state: Any) -> None:
+    """End the requests whose bodies are still on their way; nobody else knows of them."""
+    for connection in list(state.connections):
+        request = connection.cycle
+        if isinstance(request, Request) and request.more_body:
+            request.cancel()
+
+
 class _Body:
     """Hears of a request's body only."""
 
@@ -475,7 +510,7 @@ class Downstream:
         cycle.message_event.set()
         if not cycle.keep_alive:
             cycle.transport.close()
-        cycle.on_response()
+        self._connection.on_response_complete()
         self._watch_rest()
 
     def cut(self) -> None:

@@ -1,20 +1,23 @@
-"""The routes that go to the engine, dispatched before FastAPI (an endpoint of it costs more than the whole relay).
+"""The routes that go to the engine, straight from the connection (an endpoint of FastAPI's costs more than the relay).
 
-``ENDPOINTS`` is the one list of them: the dispatcher, the OpenAPI document and the tests read it.
+``ENDPOINTS`` is the one list of them: the connection, the OpenAPI document and the tests read it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 from headgate import openai
 from headgate.api import problems, wishes
 from headgate.api.auth import NOBODY, Keys
-from headgate.api.connection import Connection, Downstream, Headers
+from headgate.api.connection import Connection, Downstream
+from headgate.api.request import Headers, Request, Road
 from headgate.api.wishes import Network, Wishes
 from headgate.call import Call, priority
 from headgate.errors import Reason, Refusal
@@ -26,8 +29,7 @@ from headgate.telemetry import tracecontext
 from headgate.telemetry.metrics import OTHER, Metrics
 from headgate.telemetry.tracecontext import TraceContext
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+log = logging.getLogger(__name__)
 
 _READ = frozenset(
     (
@@ -114,12 +116,15 @@ class Generation:
         self._default_model = default_model
         self._clock = clock
 
-    async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive) -> None:
-        """Answer one request. The scope must come from a ``Connection``."""
+    @property
+    def roads(self) -> dict[str, Road]:
+        """Who answers what is POSTed where."""
+        return {path: partial(self._answer, endpoint) for path, endpoint in ENDPOINTS.items()}
+
+    async def _answer(self, endpoint: Endpoint, connection: Connection, request: Request) -> None:
         arrived = self._clock()
-        connection: Connection = scope["headgate.connection"]
         sink = Downstream(connection, stall_s=self._send_stall_s)
-        headers: Headers = [pair for pair in scope["headers"] if pair[0] in _READ]
+        headers: Headers = [pair for pair in request.headers if pair[0] in _READ]
         request_id, trace = self._told(headers)
 
         call: Call | None = None
@@ -138,9 +143,13 @@ class Generation:
         wished = wishes.NONE
         try:
             key = self._keys.caller(headers)
-            wished = wishes.read(headers, believed=key is not NOBODY or self._from_proxy(scope))
-            call = await self._read(endpoint, scope, receive, headers, request_id, trace, key, arrived, wished)
-        except Refusal as refusal:
+            wished = wishes.read(headers, believed=key is not NOBODY or self._from_proxy(connection))
+            content_type = self._content_type(endpoint, headers)
+            body = await self._body(connection, request)
+            if body is not None:
+                call = self._call(endpoint, request, body, content_type, request_id, trace, key, arrived, wished)
+        except Exception as error:
+            refusal = error if isinstance(error, Refusal) else self._mistake(request_id)
             status = refuse(refusal)
             self._metrics.requests.add((endpoint.path, OTHER, key.name, str(status), refusal.reason))
             self._metrics.refusals.add((refusal.reason, priority(wished.rank), OTHER, key.name))
@@ -151,45 +160,42 @@ class Generation:
             self._metrics.cancelled.add(("arriving",))
             sink.finish()
             return
-        task = asyncio.current_task(connection.loop)
-        assert task is not None
-        connection.on_gone = sink.on_stall = task.cancel
+        connection.on_gone = sink.on_stall = request.cancel
         try:
             await self._flow.serve(call, sink, refuse)
         finally:
             sink.finish()
 
-    async def _read(
+    def _mistake(self, request_id: str) -> Refusal:
+        """What is said where the gateway itself fails at reading a request."""
+        log.exception("request %s: the gateway itself failed at reading it", request_id)
+        return Refusal(Reason.ENGINE_FAILED, "The gateway itself failed at this request; its log says how.")
+
+    def _call(
         self,
         endpoint: Endpoint,
-        scope: Scope,
-        receive: Receive,
-        headers: Headers,
+        request: Request,
+        body: bytes,
+        content_type: bytes,
         request_id: str,
         trace: TraceContext | None,
         key: Key,
         arrived: float,
         wished: Wishes,
-    ) -> Call | None:
-        """The request as a call; None where the client left first.
+    ) -> Call:
+        """The request as a call.
 
         Raises:
             Refusal: it can't be served as it is.
         """
-        content_type = self._content_type(endpoint, headers)
-        connection: Connection = scope["headgate.connection"]
-        body = await self._body(connection, receive)
-        if body is None:
-            return None
         asked = self._asked(endpoint, body, content_type)
         if endpoint.reads == "generate":
             body, asked = asked if isinstance(asked, tuple) else (body, asked)
         assert isinstance(asked, Asked)
         target = endpoint.target or endpoint.path
-        query: bytes = scope["query_string"]
         return Call(
             route=endpoint.path,
-            target=target.encode() + (b"?" + query if query else b""),
+            target=target.encode() + (b"?" + request.query if request.query else b""),
             body=body,
             content_type=content_type,
             asked=asked,
@@ -213,8 +219,8 @@ class Generation:
             trace=trace,
         )
 
-    def _from_proxy(self, scope: Scope) -> bool:
-        return wishes.comes_from(scope.get("client"), self._trusted_proxies)
+    def _from_proxy(self, connection: Connection) -> bool:
+        return wishes.comes_from(connection.client, self._trusted_proxies)
 
     def _asked(self, endpoint: Endpoint, body: bytes, content_type: bytes) -> Asked | tuple[bytes, Asked]:
         if endpoint.reads == "multipart":
@@ -223,40 +229,38 @@ class Generation:
             return openai.generate_to_completion(body, self._default_model())
         return openai.read_request(body, required=endpoint.required)
 
-    async def _body(self, connection: Connection, receive: Receive) -> bytes | None:
+    async def _body(self, connection: Connection, request: Request) -> bytes | None:
         """The whole body; None where the client left first."""
-        cycle = connection.cycle
-        if cycle.more_body:
+        if request.more_body:
             try:
-                body = await self._arriving(connection, receive)
+                body = await self._arriving(connection, request)
             except asyncio.CancelledError:  # by the server's end: a client that leaves is told otherwise here
                 raise Refusal(Reason.DRAINING, "The gateway is shutting down.", retry_after_s=1.0) from None
-        elif cycle.disconnected:
+        elif request.disconnected:
             return None
         else:  # it came with its head: nothing to wait for, and no need to tell the client to go on
-            body = bytes(cycle.body)
-            cycle.body.clear()
-            cycle.waiting_for_100_continue = False
+            body = bytes(request.body)
+            request.body.clear()
+            request.waiting_for_100_continue = False
         if body is not None and len(body) > self._max_body_bytes:
             raise self._too_large()
         # uvicorn stops reading at 64 KiB of body until it is asked for more, and would not see the client leave.
         connection.flow.resume_reading()
         return body
 
-    async def _arriving(self, connection: Connection, receive: Receive) -> bytes | None:
+    async def _arriving(self, connection: Connection, request: Request) -> bytes | None:
         parts: list[bytes] = []
         size = 0
         while size <= self._max_body_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
+            part = await request.part()
+            if part is None:
                 return None
-            body: bytes = message["body"]
-            if not message["more_body"]:
-                return b"".join((*parts, body)) if parts else body
+            if not request.more_body:
+                return b"".join((*parts, part)) if parts else part
             if connection.broken is not None:
                 raise connection.broken
-            parts.append(body)
-            size += len(body)
+            parts.append(part)
+            size += len(part)
         raise self._too_large()
 
     def _too_large(self) -> Refusal:

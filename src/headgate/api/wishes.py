@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from headgate.api.connection import Headers
+from headgate.api.request import Headers
 from headgate.errors import Reason, Refusal
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

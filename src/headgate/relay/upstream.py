@@ -18,6 +18,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from headgate.errand import as_task
+
 Headers = list[tuple[bytes, bytes]]
 
 log = logging.getLogger(__name__)
@@ -327,6 +329,7 @@ class Upstream:
         Raises:
             Unreachable: it could not be opened.
         """
+        await as_task()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, exchange = await self._loop.create_connection(

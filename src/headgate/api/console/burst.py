@@ -19,7 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from headgate import openai
 from headgate.api.auth import Keys, require_same_origin
-from headgate.api.connection import Connection, Headers
+from headgate.api.connection import Connection
+from headgate.api.request import Headers
 from headgate.call import Call
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow
