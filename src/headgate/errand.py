@@ -6,7 +6,7 @@ Each request is one, and nearly every request waits for nothing but futures: a s
 
 It begins in a turn of its own, as a task does, though it could begin at once: the heads that have come in one turn are
 then read one after the other, and their requests begun one after the other. Begun as each is read they cost 8 µs more,
-since either finds the processor's caches full of the other.
+probably since either finds the processor's caches full of the other.
 
 It knows nothing of requests, and is apart from them so that it can be held beside a real task in the tests.
 """
