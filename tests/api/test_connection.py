@@ -8,6 +8,7 @@ import socket
 import struct
 import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import uvicorn
 import uvloop
 
 from headgate.api.connection import BUFFER_BYTES, Connection, Downstream
+from headgate.api.request import Request
 
 MIB = 1024 * 1024
 DEADLINE_S = 10.0
@@ -43,7 +45,7 @@ class Server:
 
         config = uvicorn.Config(
             self._asgi,
-            http=Told,
+            http=partial(Told, roads={"/road": self._on_road}),  # type: ignore[arg-type]  # it is called, and that is all
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -75,6 +77,13 @@ class Server:
         await receive()
         await self._answer(sink, self.connection)
         sink.finish()
+
+    async def _on_road(self, connection: Connection, _: Request) -> None:
+        sink = Downstream(connection, stall_s=self._stall_s)
+        try:
+            await self._answer(sink, connection)
+        finally:
+            sink.finish()
 
     async def client(self, request: bytes, *, receive_bytes: int = 4096) -> socket.socket:
         """A connection on which this was sent, with a small receive buffer."""
@@ -342,5 +351,26 @@ def test_nothing_of_an_answer_is_held_by_its_connection_once_it_is_finished() ->
         async with Server(short) as server:
             with await server.client(CLOSE):
                 await finished.wait()
+
+    run(claim)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_request_whose_answering_fails_is_not_left_waiting(begun: bool) -> None:
+    async def claim() -> None:
+        logged: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+
+        async def fails(sink: Downstream, _: Connection) -> None:
+            if begun:
+                sink.start(200, [(b"content-length", b"5")])
+                sink.write(b"hal")
+            raise ValueError
+
+        async with Server(fails) as server:
+            with await server.client(b"POST /road HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n") as client:
+                assert (await _read_all(client)).endswith(b"hal" if begun else b"")
+            await server.lost.wait()
+        assert [type(context["exception"]) for context in logged] == [ValueError]
 
     run(claim)

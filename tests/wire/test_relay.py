@@ -27,6 +27,13 @@ def _without_what_differs(stream: bytes) -> bytes:
     return re.sub(rb'"(created|created_at)":\d+', b'"created":0', stream)
 
 
+@pytest.mark.parametrize("target", ["/v1/chat/%63ompletions", f"http://a-name{CHAT}", f"{CHAT}?a=b"])
+def test_however_its_path_is_written_a_generation_goes_to_the_engine(gate: Gateway, target: str) -> None:
+    reply = gate.ask(body(stream=False), target)
+    assert reply.status == 200
+    assert reply.headers["x-headgate-engine"] == "e0"
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_stream_is_the_engines_byte_for_byte_but_for_the_final_comment(
     gate: Gateway, engine: Engine, path: str

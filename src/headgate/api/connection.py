@@ -524,11 +524,13 @@ class Downstream:
             cycle.transport.abort()
 
     def finish(self) -> None:
-        """The request is over: nothing more is told to it."""
-        connection = self._connection
+        """The request is over: nothing more is told to it, nor to its client."""
+        connection, cycle = self._connection, self._cycle
         connection.on_gone = connection.on_pause = connection.on_resume = None
-        if self._cycle.disconnected:
+        if cycle.disconnected:
             connection.forget()
+        elif not cycle.response_complete:
+            cycle.transport.close()  # by a mistake of ours nobody will answer it: it must not wait for ever
         self.on_pause = self.on_resume = self.on_stall = None
 
     def _paused(self) -> None:
