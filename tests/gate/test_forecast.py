@@ -294,6 +294,18 @@ def test_before_anybody_has_ended_answers_are_as_long_as_expected() -> None:
     assert forecast.slot_s(0.0, 2, ()) == 1.0, "and where nobody runs nothing is known"
 
 
+def test_a_probe_for_one_token_says_little_of_those_that_run() -> None:
+    forecast = Forecast()
+    forecast.learn(0.04, 1)
+    forecast.tempo(0.1)
+    running = holder(0.0)
+    running.claim = running.claim._replace(answer=40.0)
+    assert forecast.slot_s(0.0, 1, [running]) == pytest.approx(4.0, rel=0.05)
+    for _ in range(31):
+        forecast.learn(3.0, 1)
+    assert forecast.slot_s(0.0, 1, [running]) == pytest.approx(3.0, rel=0.05), "those that have ended are gone by"
+
+
 def test_slots_that_are_held_beyond_those_there_are_must_end_first() -> None:
     forecast = measured(hold_s=8.0)
     plain = forecast.retry_after_s(0.0, Reason.QUEUE_FULL, GATE)

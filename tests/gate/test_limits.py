@@ -166,3 +166,12 @@ def test_an_estimate_learns_what_a_caller_really_uses() -> None:
     assert estimate.tokens("k", 400, 4) < learnt, "a limit below the habit counts"
     assert estimate.tokens("k", 400, 4000, sequences=3) > learnt, "every sequence counts"
     assert estimate.tokens("other", 400, 4000) == first, "each key for itself"
+
+
+def test_a_load_that_has_just_gone_does_not_take_all_slots_with_it() -> None:
+    """Tokens were slow while a hundred ran; that twenty run at the look says nothing of twenty."""
+    limit = Limit(100, itl_s=0.1, ttft_s=1.0)
+    limit.read(Reading(1.0, active=100, wanted=True, gaps_s=9.0, gaps=100))
+    limit.read(Reading(1.0, active=15, wanted=True, gaps_s=12.0, gaps=100))
+    assert limit.why == "itl"
+    assert limit.slots > 30

@@ -16,7 +16,7 @@ class _Habit:
     __slots__ = ("answer", "bytes_per_token")
 
     def __init__(self) -> None:
-        self.answer: float | None = None
+        self.answer = _FIRST_ANSWER
         self.bytes_per_token = _BYTES_PER_TOKEN
 
 
@@ -39,8 +39,6 @@ class Estimate:
     def answer(self, key: str, most: int | None) -> float:
         """One answer, in tokens; ``most`` as above."""
         answer = self._habit(key).answer
-        if answer is None:
-            answer = _FIRST_ANSWER
         return most if most is not None and most < answer else answer
 
     def _habit(self, key: str) -> _Habit:
@@ -54,7 +52,6 @@ class Estimate:
         habit = self._habits.get(key)
         if habit is None:
             return
-        answer = completion_tokens / sequences
-        habit.answer = answer if habit.answer is None else habit.answer + (answer - habit.answer) * _GAIN
+        habit.answer += (completion_tokens / sequences - habit.answer) * _GAIN
         if prompt_tokens:
             habit.bytes_per_token += (body_bytes / prompt_tokens - habit.bytes_per_token) * _GAIN

@@ -25,7 +25,7 @@ LEAST_S = 0.001
 # A client that doesn't listen is refused again and again, and books each time; the others must not pay for it
 # with hours. Beyond this nobody keeps a booking anyway.
 HORIZON_S = 600.0
-_SURE = 32  # completions before a forecast may cost somebody the place
+_SURE = 32  # completions before a forecast may cost somebody the place, and before they alone are gone by
 FIRSTS = 20  # first tokens that are remembered at least,
 FIRSTS_S = 10.0  # and for so long: where many are begun at once they come in waves, slow ones after quick ones
 FIRST_SPREAD = 2.4  # standard deviations over the mean: as far as three mean deviations of what is evenly scattered
@@ -162,15 +162,23 @@ class Forecast:
         return max((total_s / mass if mass else mean_s) / slots, LEAST_S)
 
     def _mean_s(self, holders: Iterable[Ticket]) -> float:
-        """How long slots are held as tokens come now; 0 where nothing is known."""
+        """How long slots are held as tokens come now; 0 where nothing is known.
+
+        Until enough have ended to be sure of, what those that run are expected to take counts for the rest of them: the
+        first to end may be a client's probe for one token.
+        """
         if not self._token_s:
             return self._hold_s
-        if self._mass:
-            slower = self._token_s / (self._token_then_s or self._token_s)
-            return self._hold_s * min(max(slower, LEAST_OF_HOLD), MOST_OF_HOLD)
+        slower = self._token_s / (self._token_then_s or self._token_s)
+        held_s = self._hold_s * min(max(slower, LEAST_OF_HOLD), MOST_OF_HOLD)
+        if self._served >= _SURE:
+            return held_s
         answers = [ticket.claim.answer for ticket in holders]
+        if not answers:
+            return held_s
         first_s = self._firsts_s / self._firsts if self._firsts else 0.0
-        return first_s + self._token_s * sum(answers) / len(answers) if answers else 0.0
+        expected_s = first_s + self._token_s * sum(answers) / len(answers)
+        return expected_s + (held_s - expected_s) * self._served / _SURE
 
     def waits_s(self, now: float, view: View, weights: Sequence[int]) -> list[float]:
         """Seconds until each of those who wait, in the order of the line, has slots of its weight.

@@ -111,6 +111,7 @@ class Limit:
         self._settling_s = 0.0
         self._preempted_at: float | None = None
         self._gaps = _Mean()
+        self._at_work = _Mean()
         self._firsts = _Mean()
         self._begun = self._looked_s = 0.0
         self._holds = _Mean()
@@ -124,6 +125,7 @@ class Limit:
     def read(self, reading: Reading) -> int:
         """Take a reading into account; the slots from now on."""
         self._gaps.add(reading.gaps_s, reading.gaps, reading.seconds)
+        self._at_work.add(reading.active * reading.gaps, reading.gaps, reading.seconds)
         self._firsts.add(reading.firsts_s, reading.firsts, reading.seconds, reading.firsts_s2)
         kept = MEMORY**reading.seconds
         self._begun = self._begun * kept + reading.firsts
@@ -137,7 +139,8 @@ class Limit:
             return self.slots
         load, why = self._load(has_line=reading.wanted)
         is_short = reading.wanted and reading.active + reading.held_back >= FULL * self.slots
-        at_work = min(self._exact, float(max(reading.active, 1)))
+        # What showed is of the seconds that are remembered: a load that has gone since must not count for less.
+        at_work = min(self._exact, max(float(reading.active), self._at_work.mean_s, 1.0))
         if reading.preempted:
             at_work = min(at_work, reading.running or at_work)
             self._down("preemptions", at_work * (1 - DOWN_MOST / 5))
@@ -181,6 +184,7 @@ class Limit:
         self._settling_s = max(SETTLE_S, self._holds.mean_s) if why == "latency" else SETTLE_S
         self._lined_up_s = 0.0
         self._gaps.forget()
+        self._at_work.forget()
         self._firsts.forget()
         self._holds.forget()
 
