@@ -72,7 +72,7 @@ def variables(of: Json) -> dict[str, Json]:
 def metrics(expr: str) -> set[str]:
     """The names of the metrics in an expression."""
     bare = re.sub(r'"[^"]*"', '""', expr)
-    bare = re.sub(r"\b(by|on|ignoring|group_left|group_right) *\([^)]*\)", "", bare)
+    bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right) *\([^)]*\)", "", bare)
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", " ", bare)
     words = set(re.findall(r"(?<![\w:])[a-zA-Z_:][\w:]*\b(?![\w:]* *\()", bare))
     return words - {"or", "and", "unless", "by", "on", "bool", "offset"}
