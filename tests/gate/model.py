@@ -19,7 +19,6 @@ from headgate.errors import Reason
 from headgate.gate import Ledger, LedgerError
 from headgate.gate.capped import Capped
 from headgate.gate.entries import NOBODY, Claim
-from headgate.gate.forecast import HOPE
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Granted, Refused, Waiting
 
@@ -354,9 +353,9 @@ class Rig:
     def _hopeful(self, ticket: Ticket) -> bool:
         """Whether even a hopeful forecast says that the promise can be kept. The forecast itself is tested alone."""
         forecast, slots = self.ledger._forecast, self.ledger._slots
-        slot_s = forecast.slot_s(self.now, slots.last_total, slots.holders)
         promise_s = min(self.rules.queue_timeout_s, ticket.claim.deadline_s)
-        return HOPE * forecast.behind_s(self.mirror.before(ticket), slot_s) <= promise_s
+        before = self.mirror.before(ticket)
+        return forecast.hopeful_s(self.now, before, slots.last_total, slots.holders) <= promise_s
 
     def _queue_now(self) -> float:
         return self.ledger._deadlines.clocks(self.now)[0]

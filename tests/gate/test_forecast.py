@@ -310,3 +310,15 @@ def test_slots_that_are_held_beyond_those_there_are_must_end_first() -> None:
     forecast = measured(hold_s=8.0)
     plain = forecast.retry_after_s(0.0, Reason.QUEUE_FULL, GATE)
     assert measured(hold_s=8.0).retry_after_s(0.0, Reason.QUEUE_FULL, GATE._replace(over=3)) == 4 * plain
+
+
+def test_that_tokens_come_slower_is_no_reason_to_break_a_promise() -> None:
+    forecast = Forecast()
+    forecast.tempo(0.02)
+    for _ in range(40):
+        forecast.learn(1.0, 1)
+    forecast.tempo(0.2)
+    assert forecast.slot_s(0.0, 1, ()) == pytest.approx(10.0)
+    assert forecast.hopeful_s(0.0, 0, 1, ()) == pytest.approx(0.75)
+    forecast.tempo(0.01)
+    assert forecast.hopeful_s(0.0, 0, 1, ()) == pytest.approx(0.375)

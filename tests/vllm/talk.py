@@ -53,14 +53,15 @@ class Told:
         return self.error is None and self.finish_reason is not None
 
 
-async def follow(client: openai.AsyncOpenAI, max_tokens: int, told: Told | None = None) -> Told:
-    """Stream a chat of exactly ``max_tokens`` to its end, however it ends."""
+async def follow(client: openai.AsyncOpenAI, max_tokens: int, told: Told | None = None, seed: int = 0) -> Told:
+    """Stream a chat of exactly ``max_tokens`` to its end, however it ends; ``seed`` makes it unlike another's."""
     told = told or Told()
     try:
         async with await client.chat.completions.create(
             model=MODEL,
             messages=HELLO,
             max_tokens=max_tokens,
+            seed=seed,
             stream=True,
             stream_options={"include_usage": True},
             extra_body=TO_THE_END,

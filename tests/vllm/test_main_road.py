@@ -260,7 +260,7 @@ def test_forty_at_once_never_more_than_the_slots_at_vllm_and_the_rest_are_told_w
     async def all_at_once() -> list[Told]:
         nonlocal most
         async with async_sdk(gateway) as client:
-            tasks = [asyncio.create_task(follow(client, length)) for _ in range(clients)]
+            tasks = [asyncio.create_task(follow(client, length, seed=number)) for number in range(clients)]
             gathered = asyncio.gather(*tasks)
             while not gathered.done():
                 most = max(most, await asyncio.to_thread(gateway.running))

@@ -143,15 +143,16 @@ class Forecast:
             return 2 * mean_s
         return mean_s + FIRST_SPREAD * sqrt(max(self._firsts_s2 / self._firsts - mean_s * mean_s, 0.0))
 
-    def slot_s(self, now: float, slots: int, holders: Iterable[Ticket]) -> float:
+    def slot_s(self, now: float, slots: int, holders: Iterable[Ticket], *, measured: bool = False) -> float:
         """Seconds between one slot's coming free and the next's.
 
         Args:
             slots: over how many slots work is spread, 1 at least.
             holders: what runs, oldest first. Those that have run for longer than the mean count with the time
                 that they have run so far: where work became longer, or hangs, no completion would tell.
+            measured: as those held who have ended, whatever the tempo of tokens says.
         """
-        mean_s = self._mean_s(holders) or SLOT_S * slots
+        mean_s = (self._hold_s if measured else self._mean_s(holders)) or SLOT_S * slots
         total_s, mass = mean_s * self._mass, self._mass
         for ticket in holders:
             age_s = now - ticket.granted_at
@@ -179,6 +180,14 @@ class Forecast:
         first_s = self._firsts_s / self._firsts if self._firsts else 0.0
         expected_s = first_s + self._token_s * sum(answers) / len(answers)
         return expected_s + (held_s - expected_s) * self._served / _SURE
+
+    def hopeful_s(self, now: float, before: int, slots: int, holders: Iterable[Ticket]) -> float:
+        """How long a wait behind so many takes at least, for all that is known: it may cost somebody the place.
+
+        That tokens come slower now is a reason to come back later, and none to break a promise: the less of both.
+        """
+        slot_s = min(self.slot_s(now, slots, holders), self.slot_s(now, slots, holders, measured=True))
+        return HOPE * self.behind_s(before, slot_s)
 
     def waits_s(self, now: float, view: View, weights: Sequence[int]) -> list[float]:
         """Seconds until each of those who wait, in the order of the line, has slots of its weight.

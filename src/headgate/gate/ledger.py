@@ -32,7 +32,7 @@ from headgate.errors import Reason
 from headgate.gate.capped import Capped
 from headgate.gate.deadlines import Deadlines
 from headgate.gate.entries import NOBODY, Claim, Holder, Statistics, Ticket, Waiter
-from headgate.gate.forecast import HOPE, Forecast, View
+from headgate.gate.forecast import Forecast, View
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
 from headgate.gate.slots import Bin, Ended, Slots, emptiest
@@ -414,9 +414,10 @@ class Ledger:
                 return Reason.QUEUE_FULL, None
             return None, loser
         if self._slots.ready and self._forecast.is_sure and not self.stands_aside(ticket):
-            slot_s = self._forecast.slot_s(now, self._slots.last_total, self._slots.holders)
-            ticket.predicted_s = self._forecast.behind_s(self._order.before(ticket), slot_s)
-            if HOPE * ticket.predicted_s > min(self.queue_timeout_s, ticket.claim.deadline_s):
+            forecast, slots, holders = self._forecast, self._slots.last_total, self._slots.holders
+            before = self._order.before(ticket)
+            ticket.predicted_s = forecast.behind_s(before, forecast.slot_s(now, slots, holders))
+            if forecast.hopeful_s(now, before, slots, holders) > min(self.queue_timeout_s, ticket.claim.deadline_s):
                 return Reason.WAIT_TOO_LONG, None
         return None, None
 
