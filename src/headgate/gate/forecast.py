@@ -46,7 +46,7 @@ class View(NamedTuple):
         holders: the tickets that hold them, oldest first.
         weight: slots that the refused one needs.
         line_weight: slots that all who wait need.
-        head_weight: slots that the head of the line needs.
+        head_weight: slots that the head of the line needs; 1 where the line isn't full, which alone asks for it.
         over: slots that are held beyond those that there are, since there were more before.
         places: tickets that must leave the line before one of the refused one's size finds a place in it.
         wake_s: seconds until an engine should be ready; None: unknown.

@@ -358,7 +358,7 @@ class Ledger:
         weights = [min(ticket.weight, largest or ticket.weight) for ticket in first]
         waits_s: list[float | None] = [None] * (len(first) + 1)
         if self._slots.ready or self._wake_at is not None:
-            view = self._view(now, weight=1, size_bytes=0)
+            view = self._view(now, weight=1, size_bytes=0, head=None)
             told_s = self._forecast.waits_s(now, view, [*weights, 1])
             behind = max(view.line_weight - sum(weights), 0)
             if behind:
@@ -385,6 +385,8 @@ class Ledger:
         )
 
     def _grant_head(self, now: float) -> Granted | None:
+        if not self._slots.has_room(1):  # who is next is not asked: most who come to a full gate would ask in vain
+            return None
         queue_s, wake_s = self._deadlines.clocks(now)
         ticket = self._order.head(queue_s)
         if ticket is None:
@@ -407,6 +409,8 @@ class Ledger:
         """Why a newcomer, in the order already, can't stay; or else who has to give it a place, if anybody."""
         if self._reject and self._slots.ready:
             return Reason.SLOTS_BUSY, None
+        if self._timely is not None:
+            self._timely.park(self._deadlines.clocks(now)[0])
         bytes_over = self._waiting_bytes + ticket.size_bytes - self._queue_max_bytes
         if len(self._order) > self.queue_max or bytes_over > 0:
             loser = self._order.last()
@@ -447,12 +451,12 @@ class Ledger:
     def _refuse(self, now: float, ticket: Ticket, reason: Reason) -> Refused:
         self._refused += 1
         ticket.who = None
-        return Refused(
-            ticket, reason, self._forecast.retry_after_s(now, reason, self._view(now, ticket.weight, ticket.size_bytes))
-        )
+        # As it was: an estimate is not worth a change in the line.
+        head = self._order.head(-inf) if reason is Reason.QUEUE_FULL else None
+        view = self._view(now, ticket.weight, ticket.size_bytes, head)
+        return Refused(ticket, reason, self._forecast.retry_after_s(now, reason, view))
 
-    def _view(self, now: float, weight: int, size_bytes: int) -> View:
-        head = self._order.head(-inf)  # as it was: an estimate is not worth a change in the line
+    def _view(self, now: float, weight: int, size_bytes: int, head: Ticket | None) -> View:
         largest = self._slots.largest
         excess_bytes = self._waiting_bytes + size_bytes - self._queue_max_bytes
         mean_bytes = self._waiting_bytes / len(self._order) if self._waiting_bytes else inf

@@ -38,13 +38,14 @@ class Priority:
         age_s: how much longer a request waits for each step of rank that it stands back.
     """
 
-    __slots__ = ("_age_s", "_beneath", "_ranks", "_returned")
+    __slots__ = ("_age_s", "_beneath", "_ranks", "_returned", "_size")
 
     def __init__(self, beneath: Callable[[], Order], age_s: float = AGE_S) -> None:
         self._beneath = beneath
         self._age_s = age_s
         self._ranks: dict[int, _Rank] = {}
         self._returned: OrderedDict[Ticket, None] = OrderedDict()
+        self._size = 0
 
     def push(self, ticket: Ticket, *, front: bool = False) -> None:
         if front:
@@ -53,6 +54,7 @@ class Priority:
         rank = self._rank(ticket)
         rank.came[ticket] = None
         rank.line.push(ticket)
+        self._size += 1
 
     def head(self, queue_s: float) -> Ticket | None:
         if self._returned:
@@ -73,6 +75,7 @@ class Priority:
         rank = self._rank(ticket)
         del rank.came[ticket]
         rank.line.take(ticket)
+        self._size -= 1
 
     def serve(self, ticket: Ticket) -> None:
         self._rank(ticket).line.serve(ticket)
@@ -87,6 +90,7 @@ class Priority:
         rank = self._rank(ticket)
         del rank.came[ticket]
         rank.line.remove(ticket)
+        self._size -= 1
 
     def last(self) -> Ticket | None:
         lowest = max((number for number, rank in self._ranks.items() if rank.came), default=None)
@@ -96,7 +100,7 @@ class Priority:
         return len(self._returned) + self._rank(ticket).line.before(ticket)
 
     def __len__(self) -> int:
-        return len(self._returned) + sum(len(rank.came) for rank in self._ranks.values())
+        return len(self._returned) + self._size
 
     def __iter__(self) -> Iterator[Ticket]:
         """Ranks merged by the count of their longest waiters, which is near to what ``head`` would do in turn."""

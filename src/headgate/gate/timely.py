@@ -100,7 +100,7 @@ class Timely:
             heapify(self._due)
 
     def head(self, queue_s: float) -> Ticket | None:
-        self._park(queue_s)
+        self.park(queue_s)
         in_time, parked = self._in_time.head(queue_s), self._parked.head(queue_s)
         if in_time is None:
             return parked
@@ -145,7 +145,8 @@ class Timely:
         yield from self._in_time
         yield from self._parked
 
-    def _park(self, queue_s: float) -> None:
+    def park(self, queue_s: float) -> None:
+        """Set aside those who can't be served in time any more. ``head`` does; ``last`` and ``before`` have no time."""
         due = self._due
         while due:
             due_s, _, ticket = due[0]
