@@ -72,7 +72,8 @@ class Sizing:
         """Why each engine has the slots that it has, and how many wait for their turn, for a scrape."""
         yield gauges(
             "api_max_active_why",
-            "1 for what moved the engine's slots last: start, itl, ttft, latency, preemptions, engine_line, room.",
+            "1 for what moved the engine's slots last: start, itl, ttft, latency, in_vain, preemptions, engine_line, "
+            "room.",
             ("engine", "why"),
             {(name, sized.limit.why): 1.0 for name, sized in self._sized.items()},
         )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.gate.estimate import Estimate
-from headgate.gate.limits import DOWN_MOST, SETTLE_S, UP_MOST, Limit, Reading
+from headgate.gate.limits import DOWN_MOST, SETTLE_S, UP_MOST, VAIN_AFTER_S, VAIN_SLOTS, Limit, Reading
 from headgate.gate.timely import first_within_s
 
 CALM = Reading(1.0, active=100, wanted=True, gaps_s=5.0, gaps=100, firsts_s=1.0, firsts=10, running=100, waiting=0)
@@ -120,6 +120,39 @@ def test_it_grows_only_while_slots_are_short() -> None:
     assert limit.why == "room"
 
 
+def late_whoever_asks(slots: int) -> Reading:
+    """First tokens take nearly all of their time with however many slots: a slow network, a busy front."""
+    return firsts(mean_s=0.97, deviation_s=0.0, number=100)._replace(active=slots, running=slots)
+
+
+def test_slots_that_were_taken_away_in_vain_come_back() -> None:
+    limit = a_limit()
+    slots = [limit.read(late_whoever_asks(limit.slots)) for _ in range(600)]
+    assert min(slots) > 100 * VAIN_SLOTS * (1 - DOWN_MOST) ** (VAIN_AFTER_S / SETTLE_S + 1), "as far as it takes to see"
+    assert slots.count(100) > len(slots) / 2
+
+
+def test_slots_given_back_are_taken_away_again_by_another_load() -> None:
+    limit = a_limit()
+    for _ in range(100):
+        if limit.why != "in_vain":
+            limit.read(late_whoever_asks(limit.slots))
+    assert (limit.slots, limit.why) == (100, "in_vain")
+    for _ in range(10):
+        limit.read(CALM._replace(firsts_s=30.0))
+    assert limit.slots < 100
+    assert limit.why == "ttft"
+
+
+def test_slots_whose_loss_helped_stay_away() -> None:
+    """The first token takes 20 ms for each slot: too much with more than about forty."""
+    limit = a_limit()
+    for _ in range(300):
+        limit.read(firsts(mean_s=0.02 * limit.slots, deviation_s=0.0, number=100)._replace(active=limit.slots))
+        assert limit.why != "in_vain"
+    assert 20 < limit.slots < 50
+
+
 @given(
     st.lists(
         st.builds(
@@ -148,7 +181,8 @@ def test_whatever_it_reads_it_stays_in_bounds_and_its_steps_up_are_small(reading
         before = limit.slots
         after = limit.read(reading)
         assert 1 <= after <= 256
-        assert after <= before + max(1, UP_MOST * before) + 1
+        if limit.why != "in_vain":
+            assert after <= before + max(1, UP_MOST * before) + 1
         if limit.why in ("itl", "ttft", "latency", "engine_line") and after < before:
             at_work = min(before, max(reading.active, 1))
             assert after >= int(at_work * (1 - DOWN_MOST)) - 1

@@ -268,13 +268,15 @@ WHYS = {
     "itl": YELLOW,
     "ttft": ORANGE,
     "latency": ORANGE,
+    "in_vain": BLUE,
     "engine_line": PURPLE,
     "preemptions": RED,
 }
 WHAT_MOVED_THE_SLOTS = states(
     "What moved the slots",
     "With MAX_ACTIVE=auto. room: there was some. itl, ttft, latency, preemptions, engine_line: the engine showed "
-    "that it had too much. Red for long: its KV cache is small for such prompts and answers.",
+    "that it had too much. in_vain: fewer made nothing better, so they are back. Red for long: its KV cache is small "
+    "for such prompts and answers.",
     [
         Query(
             " or ".join(

@@ -6,7 +6,8 @@ wait, and comes down when the engine shows that it has too much: tokens come slo
 tokens take too much of theirs after the grant, long answers take more than the objective for the whole leaves them,
 sequences are preempted, or the engine keeps a line of its own. Down at once, in one step of at most a quarter, then it
 waits until the step can show; up by a few percent, only while slots are short and there is something to gain, and
-slowly near the number at which sequences were preempted last.
+slowly near the number at which sequences were preempted last. What was taken away for an objective, and has made
+nothing better, is given back.
 
 What it goes by, and what not: the time of a whole request (Netflix's concurrency limits, Vegas, Gradient2) says
 little here, since answers differ in length a hundredfold and stream for most of it; the time between tokens does
@@ -50,6 +51,20 @@ PACE = 1.25
 LONG = 1.25
 """Standard deviations over the mean at which an answer is a long one: of evenly spread lengths nearly the longest, of
 exponential ones the ninth in ten."""
+
+
+VAIN_SLOTS = 0.6
+"""Of the slots that were held when the first were taken away: once no more are left or held than this, ..."""
+VAIN_AFTER_S = 10.0
+"""... and it has been so for this long, ..."""
+VAIN_LOAD = 0.9
+"""... no more may be used of the objective than so much of what was used then, or it was in vain."""
+VAIN_FOR_S = 30.0
+"""For how long none are taken away for an objective then; twice as long each time that it is so again, ..."""
+VAIN_FOR_MOST_S = 240.0
+"""... up to this."""
+VAIN_UNLESS = 1.5
+"""Times what was used of the objective before: that is another load."""
 
 
 class Reading(NamedTuple):
@@ -96,7 +111,8 @@ class Limit:
         latency_s: for the whole answer, from arrival.
 
     Attributes:
-        why: what moved it last: ``start``, ``itl``, ``ttft``, ``latency``, ``preemptions``, ``engine_line``, ``room``.
+        why: what moved it last: ``start``, ``itl``, ``ttft``, ``latency``, ``preemptions``, ``engine_line``, ``room``,
+            ``in_vain`` (they were given back, since fewer made nothing better).
         pace_s: no two slots should come free sooner after one another; 0 where nobody waits for one.
     """
 
@@ -116,6 +132,10 @@ class Limit:
         self._begun = self._looked_s = 0.0
         self._holds = _Mean()
         self._lined_up_s = 0.0
+        self._descent: _Descent | None = None
+        self._vain: _Descent | None = None
+        self._eased_s = self._stays_s = 0.0
+        self._stay_s = VAIN_FOR_S
 
     @property
     def slots(self) -> int:
@@ -132,6 +152,9 @@ class Limit:
         self._looked_s = self._looked_s * kept + reading.seconds
         self._holds.add(reading.holds_s, reading.holds, reading.seconds, reading.holds_s2)
         self._settling_s = max(0.0, self._settling_s - reading.seconds)
+        self._stays_s = max(0.0, self._stays_s - reading.seconds)
+        few = self._descent is not None and max(self._exact, reading.active) <= VAIN_SLOTS * self._descent.slots
+        self._eased_s = self._eased_s + reading.seconds if few else 0.0
         in_line = reading.waiting is not None and reading.waiting > max(1.0, 0.1 * (reading.running or 0.0))
         self._lined_up_s = self._lined_up_s + reading.seconds if in_line else 0.0
         self.pace_s = self._holds.mean_s / self.slots / PACE if reading.wanted else 0.0
@@ -146,7 +169,7 @@ class Limit:
             self._down("preemptions", at_work * (1 - DOWN_MOST / 5))
             self._preempted_at = self._exact
         elif load > 1:
-            self._down(why, at_work * max(1 - DOWN_MOST, 1 - 0.7 * (1 - 1 / load)))
+            self._ease(why, load, at_work)
         elif self._lined_up_s >= SETTLE_S and reading.running and reading.running < at_work:
             self._down("engine_line", max(reading.running, at_work * (1 - DOWN_MOST)))
         elif is_short and (reading.kv_usage or 0.0) < KV_FULL:
@@ -178,10 +201,42 @@ class Limit:
         """How long a long answer takes at the engine."""
         return self._holds.mean_s + LONG * self._holds.deviation_s
 
+    def _ease(self, why: str, load: float, at_work: float) -> None:
+        """Take slots away for an objective, as long as that is of use.
+
+        What takes long for another reason than how much is asked at once, as a first token does over a slow network or
+        behind a busy front, takes as long with one slot as with a hundred.
+        """
+        vain, began = self._vain, self._descent
+        if self._stays_s and vain is not None and why == vain.why and load <= VAIN_UNLESS * vain.load:
+            return
+        if began is None or began.why != why:
+            self._descent = _Descent(why, at_work, load)
+            self._eased_s = 0.0
+        elif self._eased_s < VAIN_AFTER_S:  # what they do shows late: the worst of it counts
+            self._descent = began._replace(load=max(began.load, load))
+        elif load > VAIN_LOAD * began.load:
+            self._give_back(began)
+            return
+        else:
+            self._descent = _Descent(why, at_work, load)
+            self._eased_s, self._stay_s = 0.0, VAIN_FOR_S
+        self._down(why, at_work * max(1 - DOWN_MOST, 1 - 0.7 * (1 - 1 / load)))
+
+    def _give_back(self, began: _Descent) -> None:
+        self._exact, self.why = began.slots, "in_vain"
+        self._vain, self._descent = began, None
+        self._settling_s = SETTLE_S
+        self._stays_s, self._stay_s = self._stay_s, min(2 * self._stay_s, VAIN_FOR_MOST_S)
+        self._forget()
+
     def _down(self, why: str, slots: float) -> None:
         self._exact = max(1.0, slots)
         self.why = why
         self._settling_s = max(SETTLE_S, self._holds.mean_s) if why == "latency" else SETTLE_S
+        self._forget()
+
+    def _forget(self) -> None:
         self._lined_up_s = 0.0
         self._gaps.forget()
         self._at_work.forget()
@@ -195,6 +250,16 @@ class Limit:
         if self._exact < self.most:
             self._exact = min(float(self.most), self._exact + step)
             self.why = "room"
+            if self._descent is not None and self._exact > self._descent.slots:
+                self._descent = None
+
+
+class _Descent(NamedTuple):
+    """Where slots began to be taken away: for what, how many there were, and how much of the objective was used."""
+
+    why: str
+    slots: float
+    load: float
 
 
 class _Mean:
