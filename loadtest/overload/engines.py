@@ -113,7 +113,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="of its model (2)")
     parser.add_argument("--engine-args", default="", help="instead of its usual ones")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell has jobs in the background ignore the first
+        signal.signal(stop, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
         engine = start("vllm", given.engine_args, given.port, Path(folder), given.vllm.absolute(), given.layers)
         try:
