@@ -144,6 +144,19 @@ def test_slots_given_back_are_taken_away_again_by_another_load() -> None:
     assert limit.why == "ttft"
 
 
+def test_a_load_long_after_the_loss_helped_does_not_bring_them_back() -> None:
+    limit = a_limit()
+    for _ in range(16):
+        limit.read(firsts(mean_s=1.2, deviation_s=0.0, number=100)._replace(active=limit.slots))
+    few = limit.slots
+    assert few < 100 * VAIN_SLOTS
+    for _ in range(60):
+        limit.read(CALM._replace(active=20, wanted=False))
+    limit.read(firsts(mean_s=3.0, deviation_s=0.0, number=1000)._replace(active=few))
+    assert limit.slots < few
+    assert limit.why == "ttft"
+
+
 def test_slots_whose_loss_helped_stay_away() -> None:
     """The first token takes 20 ms for each slot: too much with more than about forty."""
     limit = a_limit()

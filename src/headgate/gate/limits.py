@@ -161,6 +161,8 @@ class Limit:
         if self._settling_s:
             return self.slots
         load, why = self._load(has_line=reading.wanted)
+        if load <= 1 and self._eased_s >= VAIN_AFTER_S:  # it was of use; what comes later is another load's
+            self._descent, self._stay_s = None, VAIN_FOR_S
         is_short = reading.wanted and reading.active + reading.held_back >= FULL * self.slots
         # What showed is of the seconds that are remembered: a load that has gone since must not count for less.
         at_work = min(self._exact, max(float(reading.active), self._at_work.mean_s, 1.0))
