@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
-import httpx
 import uvicorn
 
 from headgate import __version__
@@ -57,6 +56,7 @@ from headgate.pool.launchers.remote import RemoteLauncher, parse_url
 from headgate.pool.launchers.simulated import SimulatedLauncher
 from headgate.pool.launchers.vllm import VllmLauncher, find_executable
 from headgate.pool.pool import Pool
+from headgate.pool.probe import Probe, Slow, Unreachable
 from headgate.pool.supervisor import Supervisor
 from headgate.quotas import Quotas
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
@@ -394,18 +394,14 @@ class Gateway:
         launch = supervisor.launch
         if supervisor.address is None or launch is None or not supervisor.slots:
             raise Refusal(Reason.ENGINE_UNAVAILABLE, f"Engine `{name}` is {supervisor.state}.", retry_after_s=5.0)
-        headers = {"authorization": f"Bearer {launch.api_key}"} if launch.api_key else None
         try:
-            async with httpx.AsyncClient(
-                trust_env=False, timeout=5.0, verify=supervisor.address.tls, headers=headers
-            ) as client:
-                answer = await client.get(f"{supervisor.address.url}/metrics")
-        except httpx.HTTPError as error:
-            raise Refusal(Reason.ENGINE_FAILED, f"Engine `{name}` can't be asked: {error!r}.") from None
-        if answer.status_code != 200:
-            what = f"Engine `{name}` answered {answer.status_code} when it was asked for its metrics."
+            answer = await Probe(supervisor.address, answer_s=5.0, api_key=launch.api_key).page()
+        except (Unreachable, Slow) as error:
+            raise Refusal(Reason.ENGINE_FAILED, f"Engine `{name}` can't be asked: {error}.") from None
+        if answer.status != 200:
+            what = f"Engine `{name}` answered {answer.status} when it was asked for its metrics."
             raise Refusal(Reason.ENGINE_FAILED, what)
-        return answer.headers.get("content-type", "text/plain; charset=utf-8"), answer.content
+        return answer.content_type or "text/plain; charset=utf-8", answer.body
 
     # Its end.
 
@@ -441,11 +437,28 @@ class Gateway:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handling: when to end is the gateway's decision."""
+    """uvicorn's server without its signal handling, and with its tick, which is for the date header, once a second
+    instead of ten times: when to end is the gateway's decision."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._ending.wait()
+
+    def end(self, *, at_once: bool = False) -> None:
+        """Close the listener and the connections, once what they wait for is done or ``at_once``; ``serve`` returns."""
+        self.should_exit = True
+        self.force_exit = at_once
+        self._ending.set()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -556,13 +569,13 @@ async def _run(
         log.warning("a second signal: ending at once, %d answers were cut short", gateway.cut_short())
         cancel_arriving(server.server_state)
         await gateway.pool.stop()
-        server.should_exit = server.force_exit = True
+        server.end(at_once=True)
         await serving  # nobody is answered any more who would miss in the log
         gateway.log.flush()
         return EXIT_DRAIN_LIMIT
     again.cancel()
     sweep.stop()
-    server.should_exit = True
+    server.end()
     await serving
     gateway.log.flush()
     return EXIT_CLEAN if draining.result() else EXIT_DRAIN_LIMIT

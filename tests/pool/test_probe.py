@@ -19,7 +19,7 @@ LOOKS = 1500
 
 
 def test_a_reset_at_any_moment_is_an_engine_that_cannot_be_reached() -> None:
-    """The HTTP client's library asked a socket that was gone: an AttributeError, for which the engine was killed."""
+    """A library's client asked a socket that was gone: an AttributeError, for which the engine was killed."""
     listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
 
@@ -27,17 +27,16 @@ def test_a_reset_at_any_moment_is_an_engine_that_cannot_be_reached() -> None:
         with contextlib.suppress(OSError):
             for number in itertools.count():
                 connection, _ = listener.accept()
-                for _ in range(number % 100 * 20):
-                    pass  # a little later each time, so that one is just in the wrong moment
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                connection.close()
+                with connection:
+                    for _ in range(number % 100 * 20):
+                        pass  # a little later each time, so that one is just in the wrong moment
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def look() -> None:
         probe = Probe(Address(LOOPBACK, port), answer_s=5.0)
         for _ in range(LOOKS):
             with pytest.raises((Unreachable, Slow)):
                 await probe.metrics()
-        await probe.close()
 
     resetting = threading.Thread(target=reset)
     resetting.start()

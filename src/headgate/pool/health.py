@@ -160,10 +160,9 @@ class Health:
             "trouble": self.trouble,
         }
 
-    async def close(self) -> None:
-        """Close what is open; its gauges are of no use any more."""
+    def end(self) -> None:
+        """That life is over, and its gauges are of no use any more."""
         self.gauges = None
-        await self._probe.close()
 
     async def _scrape(self) -> None:
         self._scraped_s = self._clock()

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
 import msgspec
 
+from headgate.pool import fetch
+from headgate.pool.fetch import Slow, Unreachable
 from headgate.pool.statement import Metrics, read_metrics
 
 if TYPE_CHECKING:
     from headgate.pool.launchers import Address
 
+__all__ = ["Probe", "Slow", "Unreachable"]
+
 CONNECT_S = 2.0
-
-
-class Unreachable(Exception):
-    """It refuses, hangs up, or answers something that is no list of models."""
-
-
-class Slow(Exception):
-    """No answer in time; a busy engine does that, too."""
+_OK = 200
 
 
 class _Models(msgspec.Struct):
@@ -33,19 +29,15 @@ class _Models(msgspec.Struct):
 
 
 class Probe:
-    """Looks at one address. Close it after use."""
+    """Looks at one address."""
 
     def __init__(
         self, address: Address, *, answer_s: float, connect_s: float = CONNECT_S, api_key: str | None = None
     ) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=address.url,
-            headers={"authorization": f"Bearer {api_key}"} if api_key else None,
-            timeout=httpx.Timeout(answer_s, connect=connect_s),
-            limits=httpx.Limits(max_connections=4, max_keepalive_connections=0),
-            trust_env=False,  # a proxy for the Internet is no way to an engine
-            verify=address.tls,  # reading the certificates takes 30 ms, for nothing on plain HTTP
-        )
+        self._address = address
+        self._answer_s = answer_s
+        self._connect_s = connect_s
+        self._api_key = api_key
 
     async def models(self) -> tuple[dict[str, object], ...]:
         """The cards of ``/v1/models``; an engine is ready when there is one.
@@ -53,11 +45,11 @@ class Probe:
         Raises:
             Unreachable, Slow: there is no such answer.
         """
-        response = await self._get("/v1/models")
-        if response.status_code != httpx.codes.OK:
-            raise Unreachable(f"GET /v1/models is answered with {response.status_code}")
+        answer = await self._get("/v1/models")
+        if answer.status != _OK:
+            raise Unreachable(f"GET /v1/models is answered with {answer.status}")
         try:
-            found = msgspec.json.decode(response.content, type=_Models)
+            found = msgspec.json.decode(answer.body, type=_Models)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Unreachable("GET /v1/models is not answered with a list of models") from None
         return tuple(found.data)
@@ -68,7 +60,7 @@ class Probe:
         Raises:
             Unreachable, Slow: there is no answer.
         """
-        return not (await self._get("/health")).is_server_error
+        return (await self._get("/health")).status < 500
 
     async def metrics(self) -> Metrics | None:
         """What ``/metrics`` says; None if the engine has no such page.
@@ -76,18 +68,22 @@ class Probe:
         Raises:
             Unreachable, Slow: there is no answer.
         """
-        response = await self._get("/metrics")
-        return read_metrics(response.text) if response.status_code == httpx.codes.OK else None
+        answer = await self.page()
+        return read_metrics(answer.body.decode("utf-8", "replace")) if answer.status == _OK else None
 
-    async def close(self) -> None:
-        """Close what is open."""
-        await self._client.aclose()
+    async def page(self) -> fetch.Answer:
+        """``/metrics`` as it is.
 
-    async def _get(self, path: str) -> httpx.Response:
-        try:
-            return await self._client.get(path)
-        except httpx.TimeoutException:
-            raise Slow(f"GET {path} is not answered in time") from None
-        except (httpx.HTTPError, OSError, AttributeError) as error:
-            # anyio asks the socket of a connection that was reset under it, which is None by then.
-            raise Unreachable(f"GET {path}: {str(error) or type(error).__name__}") from None
+        Raises:
+            Unreachable, Slow: there is no answer.
+        """
+        return await self._get("/metrics")
+
+    async def _get(self, path: str) -> fetch.Answer:
+        return await fetch.get(
+            self._address,
+            path,
+            api_key=self._api_key,
+            connect_s=self._connect_s,
+            answer_s=self._answer_s,
+        )

@@ -330,7 +330,7 @@ class Supervisor:
             return ending
         finally:
             if self._health is not None:
-                await self._health.close()
+                self._health.end()
 
     async def _launch(self) -> None:
         launch = self._launch_factory()

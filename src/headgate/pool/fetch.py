@@ -1,0 +1,153 @@
+"""One GET, on a connection of its own, read to its end: how an engine is looked at.
+
+Every engine is looked at each second, for as long as the gateway runs. With httpx, which speaks for the commands, that
+was 4 of the 7 ms of CPU that an idle gateway took in a second, as much as 200 events of a stream, and twice that while
+there was work (``models`` and ``metrics``). Here it is what asyncio and httptools need.
+
+It ends at an answer, whatever its status; what that means is ``probe``'s part. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import httptools
+
+if TYPE_CHECKING:
+    from headgate.pool.launchers import Address
+
+MOST_BYTES = 64 * 1024 * 1024
+"""An answer longer than this is none: a vLLM's metrics with thousands of series have one."""
+
+
+class Unreachable(Exception):
+    """It refuses, hangs up, or answers something that is not what was asked for."""
+
+
+class Slow(Exception):
+    """No answer in time; a busy engine does that, too."""
+
+
+class Answer(NamedTuple):
+    """A whole one. ``content_type`` is empty where it says none."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Reading the certificates takes 30 ms: once is enough."""
+    return ssl.create_default_context()
+
+
+async def get(
+    address: Address,
+    path: str,
+    *,
+    api_key: str | None = None,
+    connect_s: float,
+    answer_s: float,
+) -> Answer:
+    """What ``address`` answers at ``path``; to be awaited in a task.
+
+    Raises:
+        Unreachable, Slow: there is no answer, or none within ``connect_s`` and ``answer_s``.
+    """
+    loop = asyncio.get_running_loop()
+    reading = _Reading(loop, _request(address, path, api_key))
+    transport: asyncio.BaseTransport | None = None
+    try:
+        async with asyncio.timeout(connect_s):
+            transport, _ = await loop.create_connection(
+                lambda: reading,
+                address.host,
+                address.port,
+                ssl=_tls() if address.tls else None,
+                server_hostname=address.host if address.tls else None,
+            )
+        async with asyncio.timeout(answer_s):
+            return await reading.answer
+    except TimeoutError:
+        raise Slow(f"GET {path} is not answered in time") from None
+    except OSError as error:
+        raise Unreachable(f"GET {path}: {str(error) or type(error).__name__}") from None
+    finally:
+        if transport is not None:
+            cast("asyncio.Transport", transport).abort()
+
+
+def _request(address: Address, path: str, api_key: str | None) -> bytes:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    key = b"authorization: Bearer %b\r\n" % api_key.encode() if api_key else b""
+    return b"GET %b HTTP/1.1\r\nhost: %b:%d\r\naccept: */*\r\n%bconnection: close\r\n\r\n" % (
+        (address.prefix + path).encode(),
+        host.encode("idna"),
+        address.port,
+        key,
+    )
+
+
+class _Reading(asyncio.Protocol):
+    """A connection on which one answer comes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, request: bytes) -> None:
+        self.answer: asyncio.Future[Answer] = loop.create_future()
+        self._request = request
+        self._parser = httptools.HttpResponseParser(self)
+        self._content_type = ""
+        self._ends_with_connection = True
+        self._has_head = False
+        self._parts: list[bytes] = []
+        self._bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        if self.answer.done():
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(f"its answer is not HTTP: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._has_head and self._ends_with_connection and exc is None:
+            self._end()
+        else:
+            self._fail(str(exc or "it closed the connection without a whole answer"))
+
+    # What the parser finds.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-type":
+            self._content_type = value.decode("latin-1")
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._ends_with_connection = False
+
+    def on_headers_complete(self) -> None:
+        self._has_head = self._parser.get_status_code() >= 200
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+        self._bytes += len(body)
+        if self._bytes > MOST_BYTES:
+            self._fail(f"its answer is longer than {MOST_BYTES} bytes")
+
+    def on_message_complete(self) -> None:
+        if self._has_head:  # else it was an interim answer, and the real one follows
+            self._end()
+
+    def _end(self) -> None:
+        if not self.answer.done():
+            self.answer.set_result(Answer(self._parser.get_status_code(), self._content_type, b"".join(self._parts)))
+
+    def _fail(self, why: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(ConnectionError(why))
