@@ -52,14 +52,14 @@ class _Member:
 
 
 class _Shares:
-    """Members who share by weight."""
+    """Members who share by weight. Who has most waiting is kept from the first time that anybody asks."""
 
     __slots__ = ("_behind", "_busy", "_most", "_number", "_prune_at", "_time", "members")
 
     def __init__(self) -> None:
         self.members: dict[str, _Member] = {}
         self._behind: list[tuple[float, int, _Member]] = []
-        self._most: list[tuple[float, int, _Member]] = []
+        self._most: list[tuple[float, int, _Member]] | None = None
         self._time = 0.0
         self._busy = 0
         self._number = 0
@@ -114,6 +114,8 @@ class _Shares:
     def greediest(self) -> _Member | None:
         """The one of whom most waits for its weight."""
         heap = self._most
+        if heap is None:
+            heap = self._rank_by_owed()
         while heap and not (heap[0][2].waiting and heap[0][1] == heap[0][2].owed):
             heappop(heap)
         return heap[0][2] if heap else None
@@ -150,10 +152,17 @@ class _Shares:
             return
         member.backlog += tokens
         self._number = member.owed = self._number + 1
-        heappush(self._most, (-member.backlog / member.weight, member.owed, member))
-        if len(self._most) > 2 * self._busy + _SLACK:
-            self._most = [(-m.backlog / m.weight, m.owed, m) for m in self._waiting()]
-            heapify(self._most)
+        heap = self._most
+        if heap is None:
+            return
+        heappush(heap, (-member.backlog / member.weight, member.owed, member))
+        if len(heap) > 2 * self._busy + _SLACK:
+            self._rank_by_owed()
+
+    def _rank_by_owed(self) -> list[tuple[float, int, _Member]]:
+        heap = self._most = [(-m.backlog / m.weight, m.owed, m) for m in self._waiting()]
+        heapify(heap)
+        return heap
 
     def _prune(self) -> None:
         """Forget those whose past makes no difference any more, or, of very many, the least of a difference."""
