@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import shlex
 
 import pytest
 
@@ -37,6 +38,14 @@ def test_json_line_has_time_level_and_all_fields() -> None:
 def test_text_line_leaves_out_what_is_empty() -> None:
     first, _ = written({"status": 200, "detail": None, "engine": ""}, as_json=False).splitlines()
     assert first.endswith(" status=200")
+
+
+def test_text_line_can_be_taken_apart_again() -> None:
+    """A refusal's sentence has spaces, and what it says of a model may have anything."""
+    fields: dict[str, object] = {"status": 503, "detail": 'The line is full; "a=b" waits.', "model": "ünlike/any"}
+    first, _ = written(fields, as_json=False).splitlines()
+    _, *pairs = shlex.split(first)
+    assert dict(pair.split("=", 1) for pair in pairs) == {name: str(value) for name, value in fields.items()}
 
 
 @pytest.mark.parametrize("evil", ["a\nb", "a\r\nb", "\x1b[2J", "a\u2028b", "a\x00b"])

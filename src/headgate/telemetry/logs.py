@@ -7,7 +7,9 @@ of the same moment, in one call each. Everything else does, so libraries' warnin
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +22,7 @@ FLUSH_S = 0.02
 """Lines of one write: each write is a system call."""
 
 _encoder = msgspec.json.Encoder()
+_TO_QUOTE = re.compile(r'[ ="]')
 
 
 @lru_cache(maxsize=2)
@@ -30,6 +33,14 @@ def _second(whole: int) -> str:
 def _stamp(seconds: float) -> str:
     whole = int(seconds)
     return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+def _word(value: object) -> str:
+    """As logfmt has it: quoted where it would not be read as one value, or does not show."""
+    text = str(value)
+    if not text.isprintable():
+        return json.dumps(text)
+    return json.dumps(text, ensure_ascii=False) if _TO_QUOTE.search(text) else text
 
 
 class _JsonFormatter(logging.Formatter):
@@ -93,8 +104,7 @@ class RequestLog:
             }
             self._lines.append(line)
         else:
-            pairs = (f"{key}={value}" for key, value in fields.items() if value not in (None, ""))
-            shown = " ".join(pair if pair.isprintable() else repr(pair) for pair in pairs)
+            shown = " ".join(f"{key}={_word(value)}" for key, value in fields.items() if value not in (None, ""))
             self._lines.append(f"{time.strftime('%H:%M:%S', time.localtime(now))} {shown}\n")
         if not self._flush_due:
             self._flush_due = True
