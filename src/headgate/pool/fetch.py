@@ -1,8 +1,8 @@
 """One GET, on a connection of its own, read to its end: how an engine is looked at.
 
 Every engine is looked at each second, for as long as the gateway runs. With httpx, which speaks for the commands, that
-was 4 of the 7 ms of CPU that an idle gateway took in a second, as much as 200 events of a stream, and twice that while
-there was work (``models`` and ``metrics``). Here it is what asyncio and httptools need.
+was two thirds of the 7 ms of CPU that an idle gateway took in a second, as much as 200 events of a stream, and twice
+that while there was work (``models`` and ``metrics``). Here it is what asyncio and httptools need.
 
 It ends at an answer, whatever its status; what that means is ``probe``'s part. Redirects are not followed.
 """
