@@ -120,6 +120,8 @@ class Sizing:
                 firsts_s=firsts_s,
                 firsts_s2=firsts_s2,
                 firsts=firsts,
+                in_time=ended.in_time - ended_before.in_time,
+                begun=ended.firsts - ended_before.firsts,
                 holds_s=ended.held_s - ended_before.held_s,
                 holds_s2=ended.held_s2 - ended_before.held_s2,
                 holds=ended.number - ended_before.number,

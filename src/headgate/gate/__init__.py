@@ -2,7 +2,7 @@
 
 ``Gate`` is what others use: ``acquire`` a ``Lease``, ``release`` it. The rest can be read alone, in this
 order: ``entries``, ``outcomes``, ``slots``, ``ordering`` (and ``fair``, ``priority``, ``timely``), ``deadlines``,
-``forecast``, ``ledger``, ``gate``; ``limits``, ``estimate`` and ``shedding`` by
+``forecast``, ``ledger``, ``gate``; ``limits`` (and ``yields``), ``estimate`` and ``shedding`` by
 themselves.
 """
 

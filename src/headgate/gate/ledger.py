@@ -257,6 +257,7 @@ class Ledger:
         """The engine has answered a ticket that holds slots for the first time."""
         first_s = now - ticket.granted_at
         if ticket.held_in is not None:
+            ticket.held_in.in_time += self._deadlines.clocks(now)[0] - ticket.queued_from <= ticket.claim.within_s
             ticket.held_in.firsts += 1
             ticket.held_in.firsts_s += first_s
             ticket.held_in.firsts_s2 += first_s * first_s

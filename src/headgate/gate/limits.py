@@ -7,7 +7,8 @@ tokens take too much of theirs after the grant, long answers take more than the 
 sequences are preempted, or the engine keeps a line of its own. Down at once, in one step of at most a quarter, then it
 waits until the step can show; up by a few percent, only while slots are short and there is something to gain, and
 slowly near the number at which sequences were preempted last. What was taken away for an objective, and has made
-nothing better, is given back.
+nothing better, is given back; and for late first tokens nothing is taken away for which there were fewer good answers
+before (``yields``), unless most are late.
 
 What it goes by, and what not: the time of a whole request (Netflix's concurrency limits, Vegas, Gradient2) says
 little here, since answers differ in length a hundredfold and stream for most of it; the time between tokens does
@@ -23,6 +24,7 @@ from math import sqrt
 from typing import NamedTuple
 
 from headgate.gate.timely import LINE_LEAST
+from headgate.gate.yields import Yields
 
 AIM = 0.95
 """Of the objective: some streams are slower than the mean."""
@@ -53,6 +55,16 @@ LONG = 1.25
 exponential ones the ninth in ten."""
 
 
+ENOUGH_IN_TIME = 0.5
+"""The share of first tokens in time from which on it is looked at what slots give, before any are taken away."""
+LAG_S = 2.0
+"""How long after a change of the slots what begins is still of those before."""
+KNOWN_WITHIN_S = 10.0
+"""For how long it is waited to know what a number of slots gives."""
+NO_LESS = 0.97
+"""Of what these slots give, fewer must have given, where that is known, or none are taken away."""
+MORE = 1.1
+"""Times what these slots give, a higher number must have given to be taken again."""
 VAIN_SLOTS = 0.6
 """Of the slots that were held when the first were taken away: once no more are left or held than this, ..."""
 VAIN_AFTER_S = 10.0
@@ -76,6 +88,7 @@ class Reading(NamedTuple):
         wanted: whether somebody waits for one.
         gaps_s, gaps: sum and number of the times between two tokens of a sequence.
         firsts_s, firsts_s2, firsts: the times from the grant to the first token: sum, sum of squares, number.
+        begun, in_time: first tokens that came to the gate, and how many of them while their answers could be good.
         holds_s, holds_s2, holds: of those that ended, the times from the grant: sum, sum of squares, number.
         preempted: sequences that the engine put back.
         running, waiting: sequences that it computes, and that wait inside it; None where it doesn't say.
@@ -91,6 +104,8 @@ class Reading(NamedTuple):
     firsts_s: float = 0.0
     firsts_s2: float = 0.0
     firsts: float = 0.0
+    begun: float = 0.0
+    in_time: float = 0.0
     holds_s: float = 0.0
     holds_s2: float = 0.0
     holds: float = 0.0
@@ -112,7 +127,7 @@ class Limit:
 
     Attributes:
         why: what moved it last: ``start``, ``itl``, ``ttft``, ``latency``, ``preemptions``, ``engine_line``, ``room``,
-            ``in_vain`` (they were given back, since fewer made nothing better).
+            ``in_vain`` (they were given back, since fewer made nothing better, or gave less).
         pace_s: no two slots should come free sooner after one another; 0 where nobody waits for one.
     """
 
@@ -132,6 +147,9 @@ class Limit:
         self._begun = self._looked_s = 0.0
         self._holds = _Mean()
         self._lined_up_s = 0.0
+        self._in_time = _Mean()
+        self._yields = Yields()
+        self._steady_s = self._same_s = 0.0
         self._descent: _Descent | None = None
         self._vain: _Descent | None = None
         self._eased_s = self._stays_s = 0.0
@@ -157,6 +175,7 @@ class Limit:
         self._eased_s = self._eased_s + reading.seconds if few else 0.0
         in_line = reading.waiting is not None and reading.waiting > max(1.0, 0.1 * (reading.running or 0.0))
         self._lined_up_s = self._lined_up_s + reading.seconds if in_line else 0.0
+        self._see_what_slots_give(reading)
         self.pace_s = self._holds.mean_s / self.slots / PACE if reading.wanted else 0.0
         if self._settling_s:
             return self.slots
@@ -212,6 +231,14 @@ class Limit:
         vain, began = self._vain, self._descent
         if self._stays_s and vain is not None and why == vain.why and load <= VAIN_UNLESS * vain.load:
             return
+        fewer = at_work * max(1 - DOWN_MOST, 1 - 0.7 * (1 - 1 / load))
+        if why == "ttft" and self._steady_s and self._in_time.mean_s >= ENOUGH_IN_TIME:
+            gave_more = self._gave_more()
+            if gave_more is not None:
+                self._take_again(gave_more)
+                return
+            if self._gives_no_less(fewer):
+                return
         if began is None or began.why != why:
             self._descent = _Descent(why, at_work, load)
             self._eased_s = 0.0
@@ -223,13 +250,44 @@ class Limit:
         else:
             self._descent = _Descent(why, at_work, load)
             self._eased_s, self._stay_s = 0.0, VAIN_FOR_S
-        self._down(why, at_work * max(1 - DOWN_MOST, 1 - 0.7 * (1 - 1 / load)))
+        self._down(why, fewer)
+
+    def _see_what_slots_give(self, reading: Reading) -> None:
+        """Note what so many slots give, once they are what gives it."""
+        self._in_time.add(reading.in_time, reading.begun, reading.seconds)
+        self._yields.pass_by(reading.seconds)
+        self._same_s += reading.seconds
+        in_use = reading.active + reading.held_back
+        if reading.wanted and FULL * self.slots <= in_use <= self.slots + max(1.0, 0.05 * self.slots):
+            self._steady_s += reading.seconds
+        else:
+            self._steady_s = 0.0
+        if self._steady_s > LAG_S:
+            self._yields.note(self.slots, reading.in_time, reading.seconds)
+
+    def _gave_more(self) -> float | None:
+        """A higher number of slots that gave more than this one does, if any is known."""
+        here, above = self._yields.of(self.slots), self._yields.best_above(self.slots)
+        if here is None or above is None or above[1] <= MORE * here:
+            return None
+        return above[0] if above[0] <= (self._preempted_at or self.most) else None
+
+    def _gives_no_less(self, fewer: float) -> bool:
+        """Whether this number of slots gives no less than so few of them did; as long as it isn't known yet, too."""
+        here, then = self._yields.of(self.slots), self._yields.of(fewer)
+        if here is None:
+            return self._same_s < KNOWN_WITHIN_S
+        return then is not None and then < NO_LESS * here
 
     def _give_back(self, began: _Descent) -> None:
-        self._exact, self.why = began.slots, "in_vain"
-        self._vain, self._descent = began, None
-        self._settling_s = SETTLE_S
+        self._vain = began
         self._stays_s, self._stay_s = self._stay_s, min(2 * self._stay_s, VAIN_FOR_MOST_S)
+        self._take_again(began.slots)
+
+    def _take_again(self, slots: float) -> None:
+        self._exact, self.why = min(float(self.most), slots), "in_vain"
+        self._descent = None
+        self._settling_s = SETTLE_S
         self._forget()
 
     def _down(self, why: str, slots: float) -> None:
@@ -239,7 +297,8 @@ class Limit:
         self._forget()
 
     def _forget(self) -> None:
-        self._lined_up_s = 0.0
+        self._lined_up_s = self._steady_s = self._same_s = 0.0
+        self._in_time.forget()
         self._gaps.forget()
         self._at_work.forget()
         self._firsts.forget()

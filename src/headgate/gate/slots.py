@@ -34,7 +34,7 @@ class Bin:
     ``active`` may exceed ``slots`` after the engine was made smaller, until what runs has ended.
     ``ended``, ``ended_s`` and ``ended_s2``: how many were here and have ended, how long they took, and that squared;
     ``firsts``, ``firsts_s`` and ``firsts_s2``: how many have begun to be answered, how long that took from the grant,
-    and that squared.
+    and that squared; ``in_time``: how many of them began while their answer could still be good.
     ``pace_s``: seconds between two slots that come free, at least; 0: they do as they come.
     ``held_back``: when each of those that came too soon may be granted, the next first.
     """
@@ -48,6 +48,7 @@ class Bin:
     firsts: int = 0
     firsts_s: float = 0.0
     firsts_s2: float = 0.0
+    in_time: int = 0
     pace_s: float = 0.0
     held_back: deque[float] = field(default_factory=deque)
     next_at: float = 0.0
@@ -76,7 +77,8 @@ class Bin:
 class Ended(NamedTuple):
     """Those that held slots of an engine and have ended: how many, the sum of their times, and that of the squares.
 
-    And of all that held some, how many were answered at all, the times from the grant to that, and their squares.
+    And of all that held some, how many were answered at all, the times from the grant to that, their squares, and how
+    many of these came in time to be good.
     """
 
     number: int
@@ -85,9 +87,10 @@ class Ended(NamedTuple):
     firsts: int
     firsts_s: float
     firsts_s2: float
+    in_time: int
 
 
-NONE_ENDED = Ended(0, 0.0, 0.0, 0, 0.0, 0.0)
+NONE_ENDED = Ended(0, 0.0, 0.0, 0, 0.0, 0.0, 0)
 
 
 def emptiest(bins: Sequence[Bin], weight: int) -> Bin:
@@ -146,10 +149,16 @@ class Slots:
     def ended(self, engine: str) -> Ended:
         """Of those that were on one engine, for as long as it has had slots or held some."""
         a_bin = self._bins.get(engine)
-        return (
-            NONE_ENDED
-            if a_bin is None
-            else Ended(a_bin.ended, a_bin.ended_s, a_bin.ended_s2, a_bin.firsts, a_bin.firsts_s, a_bin.firsts_s2)
+        if a_bin is None:
+            return NONE_ENDED
+        return Ended(
+            a_bin.ended,
+            a_bin.ended_s,
+            a_bin.ended_s2,
+            a_bin.firsts,
+            a_bin.firsts_s,
+            a_bin.firsts_s2,
+            a_bin.in_time,
         )
 
     @property

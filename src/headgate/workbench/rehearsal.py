@@ -245,6 +245,8 @@ class Rehearsal:
                 firsts_s=seen.firsts_s,
                 firsts_s2=seen.firsts_s2,
                 firsts=seen.firsts,
+                in_time=ended.in_time - before.in_time,
+                begun=ended.firsts - before.firsts,
                 holds_s=ended.held_s - before.held_s,
                 holds_s2=ended.held_s2 - before.held_s2,
                 holds=ended.number - before.number,
