@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ class Engine:
         self.left = asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             self.asked = await reader.readuntil(b"\r\n\r\n")
             for piece in self._pieces:
                 writer.write(piece)
@@ -123,3 +124,18 @@ def test_it_says_who_asks_and_where() -> None:
     assert engine.asked.startswith(b"GET /deep/health HTTP/1.1\r\n")
     assert b"\r\nhost: 127.0.0.1:%d\r\n" % port in engine.asked
     assert b"\r\nauthorization: Bearer K\r\n" in engine.asked
+
+
+def test_a_look_leaves_nothing_for_the_collector() -> None:
+    """There is one each second for as long as the gateway runs."""
+
+    async def one(port: int) -> None:
+        await fetch.get(Address(LOOPBACK, port), "/health", connect_s=30.0, answer_s=30.0)
+
+    gc.collect()
+    gc.disable()
+    try:
+        ask(Engine(HEAD + b"content-length: 0\r\n\r\n", closes=False), one)
+        assert not [each for each in gc.get_objects() if isinstance(each, fetch._Reading)]
+    finally:
+        gc.enable()

@@ -149,7 +149,7 @@ class Limit:
         self._lined_up_s = 0.0
         self._in_time = _Mean()
         self._yields = Yields()
-        self._steady_s = self._same_s = 0.0
+        self._steady_s = self._same_s = 0.0  # for how long all slots were in use, and since the last step
         self._descent: _Descent | None = None
         self._vain: _Descent | None = None
         self._eased_s = self._stays_s = 0.0

@@ -99,9 +99,9 @@ class _Reading(asyncio.Protocol):
         self.answer: asyncio.Future[Answer] = loop.create_future()
         self._request = request
         self._parser = httptools.HttpResponseParser(self)
+        self._status = 0
         self._content_type = ""
         self._ends_with_connection = True
-        self._has_head = False
         self._parts: list[bytes] = []
         self._bytes = 0
 
@@ -117,7 +117,9 @@ class _Reading(asyncio.Protocol):
             self._fail(f"its answer is not HTTP: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._has_head and self._ends_with_connection and exc is None:
+        # It refers to us: without this both would stay in memory until the collector looks.
+        self._parser = None  # type: ignore[assignment]
+        if self._status and self._ends_with_connection and exc is None:
             self._end()
         else:
             self._fail(str(exc or "it closed the connection without a whole answer"))
@@ -132,7 +134,9 @@ class _Reading(asyncio.Protocol):
             self._ends_with_connection = False
 
     def on_headers_complete(self) -> None:
-        self._has_head = self._parser.get_status_code() >= 200
+        status = self._parser.get_status_code()
+        if status >= 200:  # else it is an interim answer, and the real one follows
+            self._status = status
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
@@ -141,12 +145,12 @@ class _Reading(asyncio.Protocol):
             self._fail(f"its answer is longer than {MOST_BYTES} bytes")
 
     def on_message_complete(self) -> None:
-        if self._has_head:  # else it was an interim answer, and the real one follows
+        if self._status:
             self._end()
 
     def _end(self) -> None:
         if not self.answer.done():
-            self.answer.set_result(Answer(self._parser.get_status_code(), self._content_type, b"".join(self._parts)))
+            self.answer.set_result(Answer(self._status, self._content_type, b"".join(self._parts)))
 
     def _fail(self, why: str) -> None:
         if not self.answer.done():
