@@ -193,6 +193,8 @@ def test_a_base_url_is_understood_with_and_without_v1(url: str, address: Address
         "http://engine/#x",
         "http://engine/a b",
         "http://[::1",
+        "http://a..b:8000",
+        f"http://{'x' * 64}:8000",
     ],
 )
 def test_anything_else_is_refused_with_an_example_of_what_is_meant(url: str) -> None:

@@ -45,6 +45,10 @@ def parse_url(url: str) -> Address:
         raise refused("which does not begin with http:// or https://")
     if not host:
         raise refused("which names no host")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise refused("whose host can't be the name of one") from None
     if parts.username is not None or parts.password is not None:
         raise refused("which carries a user or a password; the gateway sends neither")
     if parts.query or parts.fragment:
