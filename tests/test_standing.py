@@ -65,6 +65,12 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
             FULL,
             "MAX_ACTIVE=auto has found that 8 can be served at once within SLO_TTFT_S and SLO_ITL_MS.",
         ),
+        (
+            seen(8, 12, late=9),
+            Kind.FULL,
+            "The gate is full: 8 of 8 slots are busy, 12 wait (9 too long already to be in time), a newcomer waits",
+            RAISE,
+        ),
         (seen(1, 1, slots=1), Kind.FULL, "The gate is full: the one slot is busy, 1 waits, a newcomer", ""),
         (seen(6, 3, head_weight=4), Kind.FULL, "3 wait though 2 slots are free: the first in the line needs 4.", ""),
         (

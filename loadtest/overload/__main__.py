@@ -23,7 +23,8 @@ def main() -> int:
 
 
 def rehearse(arguments: list[str]) -> None:
-    """Print a row for each engine and workload: good answers a second with no gate → with it (its slots at the end)."""
+    """Print a row for each engine and workload: good answers a second with no gate → with it, the median time to the
+    first token with it, and its slots at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--on", choices=["rehearsal", "sockets"], default="rehearsal", help="see --on sockets --help")
     parser.add_argument("--order", choices=sorted(ORDERS), default="fair")
@@ -48,7 +49,7 @@ def rehearse(arguments: list[str]) -> None:
                 gated = run(
                     work, engine, rate, gate=order, seconds=chosen.seconds, warm_s=chosen.warm_s, seed=chosen.seed
                 )
-                row.append(f"{alone.good:.1f} → **{gated.good:.1f}** ({gated.slots})")
+                row.append(f"{alone.good:.1f} → **{gated.good:.1f}**, {gated.ttft_p50_s:.2f} s ({gated.slots})")
             print("| " + " | ".join(row) + " |", flush=True)
 
 

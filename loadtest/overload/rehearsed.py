@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
 from headgate.gate import Claim, Ledger, make_order
 from headgate.gate.limits import Limit
@@ -51,14 +52,14 @@ class Outcome:
 
     Attributes:
         good: good answers a second.
-        ttft_p99_s: of those that were answered.
+        ttft_p50_s: of those that were answered.
         refused: requests refused, by reason.
         slots: at the end; None where there is no gate.
         history: the slots after each second.
     """
 
     good: float
-    ttft_p99_s: float
+    ttft_p50_s: float
     refused: Counter[str]
     slots: int | None
     history: list[int] = field(default_factory=list)
@@ -124,14 +125,11 @@ def run(
         rehearsal = Rehearsal(constants, limits, Ledger(order=make_order(gate)), limit, slots, objective)
     rehearsal.run(jobs)
     looked_at = [job for job in jobs if job.at_s >= warm_s]
+    firsts_s = [job.ttft_s for job in looked_at if job.ttft_s is not None]
     return Outcome(
         good=goodput(jobs, objective, warm_s, seconds),
-        ttft_p99_s=_p99([job.ttft_s for job in looked_at if job.ttft_s is not None]),
+        ttft_p50_s=median(firsts_s) if firsts_s else 0.0,
         refused=Counter(job.refused for job in looked_at if job.refused is not None),
         slots=rehearsal.history[-1] if rehearsal.history else slots,
         history=rehearsal.history,
     )
-
-
-def _p99(values: list[float]) -> float:
-    return sorted(values)[int(0.99 * (len(values) - 1))] if values else 0.0

@@ -77,6 +77,7 @@ class Seen(NamedTuple):
         head_weight: slots that the first in the line needs.
         aside: how many of those who wait do so for others of their key, which holds as many slots as it may.
         held_back: slots that came free in a bunch and will be given out a moment later.
+        late: how many of those who wait have done so for too long already to be served in time.
         refused: by reason, within the last ``lately_s`` seconds, those that were not the callers' fault.
         ttft_p95_s, slo_ttft_s: the slowest first tokens of late, and how soon they should come.
         max_active: the setting; None: found from what the engine says.
@@ -91,6 +92,7 @@ class Seen(NamedTuple):
     head_weight: int = 1
     aside: int = 0
     held_back: int = 0
+    late: int = 0
     draining: bool = False
     refused: Mapping[str, int] = {}
     lately_s: int = 10
@@ -261,9 +263,10 @@ def _line(seen: Seen) -> Standing:
             f"{_wait(seen.waiting).capitalize()} though {free}: the first in the line needs {seen.head_weight}.",
             "A request takes a slot for each of its sequences (n times the number of prompts). Nobody overtakes it.",
         )
+    late = f" ({seen.late} too long already to be in time)" if seen.late else ""
     return Standing(
         Kind.FULL,
-        f"The gate is full: {_held(seen)}, {_wait(seen.waiting)}, {_newcomers(seen)}.",
+        f"The gate is full: {_held(seen)}, {_wait(seen.waiting)}{late}, {_newcomers(seen)}.",
         _more(seen),
     )
 

@@ -26,6 +26,8 @@ ORDERS: dict[str, Callable[[], Order]] = {
     "fair": Fair,
     "priority": lambda: Priority(Fifo, age_s=2.0),
     "timely": lambda: Timely(lambda: Priority(Fair, age_s=2.0), shared=True),
+    "crowd": lambda: Timely(lambda: Priority(Fair, age_s=2.0), shared=True, crowd_of=2),
+    "capped crowd": lambda: Capped(lambda: Timely(lambda: Priority(Fifo, age_s=2.0), crowd_of=2)),
     "capped": lambda: Capped(lambda: Timely(lambda: Priority(Fair, age_s=2.0), shared=True)),
     "capped fifo": lambda: Capped(Fifo),
 }

@@ -21,6 +21,7 @@ from headgate.gate.capped import Capped
 from headgate.gate.entries import NOBODY, Claim
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Granted, Refused, Waiting
+from headgate.gate.timely import Timely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -256,6 +257,7 @@ class Rig:
         aside = sum(self.ledger.stands_aside(each.ticket) for each in self.line)
         assert len(known) == (len(etas) - aside if self._ready() else 0), "with an engine there is an estimate"
         assert seen_aside(self.mirror) == aside
+        assert self.stale or self.ledger.statistics(self.now).late == seen_late(self.mirror)
         self._check_caps()
         assert known == sorted(known), "nobody overtakes"
         assert all(each >= 0 for each in known)
@@ -466,6 +468,12 @@ class Rig:
 def seen_aside(order: Order) -> int:
     """How many stand aside."""
     return order.aside if isinstance(order, Capped) else 0
+
+
+def seen_late(order: Order) -> int:
+    """How many have waited too long to be served in time."""
+    beneath = order.beneath if isinstance(order, Capped) else order
+    return beneath.parked if isinstance(beneath, Timely) else 0
 
 
 def in_turn(request: Request) -> int:

@@ -24,9 +24,9 @@ from tests.gate.drive import ORDERS
 numbers = count(1)
 
 
-def a_ticket(came: float = 0.0, **claim: object) -> Ticket:
+def a_ticket(came: float = 0.0, *, weight: int = 1, **claim: object) -> Ticket:
     asked = Claim(**claim)  # type: ignore[arg-type]  # a short way to write claims
-    return Ticket(next(numbers), 1, 0, came, 0.0, claim=asked, tokens=asked.tokens)
+    return Ticket(next(numbers), weight, 0, came, 0.0, claim=asked, tokens=asked.tokens)
 
 
 def served(order: Order, now: float = 0.0) -> list[Ticket]:
@@ -344,6 +344,100 @@ def test_under_twice_the_load_all_who_are_served_are_served_in_time() -> None:
                 good[name] += now - head.queued_from <= 5.0
     assert good["timely"] >= 190
     assert good["fifo"] < 40
+
+
+def test_under_twice_the_load_as_many_are_served_in_time_and_at_once() -> None:
+    """Served ten a second, asked twice as often, good within 5 s. Oldest first each would wait for all of the 5 s."""
+    dice = random.Random(1)
+    order = Timely(Fifo)
+    at, waits_s = 0.0, []
+    for turn in range(2000):
+        now = turn / 10
+        while at <= now:
+            order.push(a_ticket(at, within_s=5.0))
+            at += dice.expovariate(20.0)
+        head = order.head(now)
+        if head is not None:
+            order.take(head)
+            waits_s.append(now - head.queued_from)
+    second_half = sorted(waits_s[1000:])
+    assert second_half[990] <= 5.0
+    assert second_half[900] < 1.0
+
+
+def in_a_crowd(rank: int = 0) -> Timely:
+    """An order of which half of the last requests of that rank came too late."""
+    order = Timely(lambda: Priority(Fair), shared=True)
+    for _ in range(64):
+        for late in (True, False):
+            ticket = a_ticket(0.0, within_s=0.0 if late else 1.0, rank=rank)
+            order.push(ticket)
+            order.head(0.0)
+            order.remove(ticket) if late else order.take(ticket)
+    return order
+
+
+def test_where_far_more_comes_than_can_be_in_time_the_newest_goes_first() -> None:
+    order = in_a_crowd()
+    tickets = [a_ticket(i / 100, within_s=1.0) for i in range(8)]
+    for ticket in tickets:
+        order.push(ticket)
+    assert order.before(tickets[-1]) == 0
+    assert served(order, 0.075) == [*reversed(tickets[2:]), *tickets[:2]], "and the oldest where nobody has just come"
+
+
+def test_bursts_are_served_oldest_first() -> None:
+    """Of those that come in bursts most are in time, and all of them can be."""
+    order = Timely(lambda: Priority(Fair), shared=True)
+    for late in (True, False, False, False, False) * 40:
+        ticket = a_ticket(0.0, within_s=0.0 if late else 1.0)
+        order.push(ticket)
+        order.head(0.0)
+        order.remove(ticket) if late else order.take(ticket)
+    tickets = [a_ticket(i / 100, within_s=1.0) for i in range(8)]
+    for ticket in tickets:
+        order.push(ticket)
+    assert served(order, 0.075) == tickets
+
+
+def test_a_crowd_of_one_rank_leaves_the_others_in_their_order() -> None:
+    order = in_a_crowd(rank=1)
+    high = [a_ticket(i / 100, within_s=1.0) for i in range(8)]
+    low = [a_ticket(i / 100, within_s=1.0, rank=1) for i in range(8)]
+    for ticket in (*high, *low):
+        order.push(ticket)
+    assert served(order, 0.075) == [*high, *reversed(low[2:]), *low[:2]]
+
+
+def test_who_need_not_be_early_is_served_first_come_first_served_whatever_the_crowd() -> None:
+    order = in_a_crowd()
+    tickets = [a_ticket(i / 100) for i in range(8)]
+    for ticket in tickets:
+        order.push(ticket)
+    assert order.before(tickets[-1]) == 7
+    assert served(order, 0.075) == tickets
+
+
+@pytest.mark.parametrize("heavy", [0, 7])
+def test_a_heavy_one_neither_overtakes_nor_is_overtaken(heavy: int) -> None:
+    """It waits for slots to come free together, which they never do while light ones go past it."""
+    order = in_a_crowd()
+    tickets = [a_ticket(i / 100, within_s=1.0, weight=4 if i == heavy else 1) for i in range(8)]
+    for ticket in tickets:
+        order.push(ticket)
+    assert order.head(0.075) is tickets[0]
+
+
+def test_in_a_crowd_who_comes_back_as_it_was_told_goes_first_and_shares_stay_fair() -> None:
+    order = in_a_crowd()
+    greedy = [a_ticket(i / 1000, key="greedy", tokens=10.0, within_s=1.0) for i in range(40)]
+    back = a_ticket(0.0, key="greedy", tokens=10.0, within_s=1.0, booked=True)
+    modest = [a_ticket(i / 1000, key="modest", tokens=10.0, within_s=1.0) for i in range(40)]
+    for ticket in (*greedy, back, *modest):
+        order.push(ticket)
+    first = served(order, 0.04)[:20]
+    assert Counter(ticket.claim.key for ticket in first) == {"greedy": 10, "modest": 10}
+    assert [ticket for ticket in first if ticket.claim.key == "greedy"] == [back, *reversed(greedy[-9:])]
 
 
 def test_one_who_is_late_goes_before_those_in_time_of_a_lower_rank_and_keeps_its_place_against_them() -> None:

@@ -78,8 +78,8 @@ class Capped:
             self.beneath.push(ticket)
             self._count(key, ticket, ticket.weight)
 
-    def head(self, queue_s: float) -> Ticket | None:
-        return self.beneath.head(queue_s)
+    def head(self, queue_s: float, *, newest: bool = False) -> Ticket | None:
+        return self.beneath.head(queue_s, newest=newest)
 
     def take(self, ticket: Ticket) -> None:
         self.beneath.take(ticket)

@@ -99,7 +99,8 @@ class Statistics:
     """The gate at one moment. ``active`` in slots, ``oldest_wait_s`` in real time, totals since the start.
 
     ``aside`` is how many of those who wait do so for others of their key, and not for slots; ``held_back`` are slots
-    that came free in a bunch and are given out a moment later.
+    that came free in a bunch and are given out a moment later; ``late`` have waited too long already to be served in
+    time.
     """
 
     slots: int
@@ -114,3 +115,4 @@ class Statistics:
     draining: bool
     aside: int = 0
     held_back: int = 0
+    late: int = 0

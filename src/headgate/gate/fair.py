@@ -194,7 +194,7 @@ class Fair:
         self._keys.enter(key, ticket.tokens)
         self._size += 1
 
-    def head(self, queue_s: float) -> Ticket | None:
+    def head(self, queue_s: float, *, newest: bool = False) -> Ticket | None:
         if self._returned:
             return next(iter(self._returned))
         key = self._keys.behind()
@@ -202,7 +202,7 @@ class Fair:
             return None
         user = key.users.behind()
         assert user is not None
-        return user.line.first()
+        return user.line.newest() if newest else user.line.first()
 
     def take(self, ticket: Ticket) -> None:
         again = ticket in self._returned

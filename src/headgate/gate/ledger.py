@@ -9,8 +9,8 @@ What holds after every call:
 
 * no grant makes the weight held on an engine exceed its slots;
 * no engine has room for the head of the line, and nobody overtakes it: a heavy head reserves what comes free.
-  Who the head is may change with time (``timely``), which the next ``tick`` sees. A slot that is held back for the
-  pace (``slots``) is no room until its time has come, which a ``tick`` sees too;
+  Who the head is may change with time, or as another leaves (``timely``), which the next ``tick`` sees. A slot
+  that is held back for the pace (``slots``) is no room until its time has come, which a ``tick`` sees too;
 * every ticket ends exactly once: it leaves, or is refused;
 * after ``tick(now)`` nobody has waited for longer than ``queue_timeout_s`` on the queue clock, which runs
   while an engine is ready, nor than ``wake_timeout_s`` on the wake clock, which runs while none is;
@@ -321,6 +321,8 @@ class Ledger:
     def statistics(self, now: float) -> Statistics:
         """The picture at ``now``; O(n) in the length of the line."""
         bins = self._slots.bins
+        if self._timely is not None:
+            self._timely.park(self._deadlines.clocks(now)[0])
         # Not asked of the order: some of them work hard to be walked along.
         oldest = min((ticket.queued_from + ticket.woken_from for ticket in self._deadlines.tickets()), default=now)
         return Statistics(
@@ -336,6 +338,7 @@ class Ledger:
             refused_total=self._refused,
             draining=self._drain_until is not None,
             aside=self._capped.aside if self._capped is not None else 0,
+            late=self._timely.parked if self._timely is not None else 0,
         )
 
     def held(self, now: float, most: int) -> list[Holder]:

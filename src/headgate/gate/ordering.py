@@ -27,8 +27,11 @@ class Order(Protocol):
     def push(self, ticket: Ticket, *, front: bool = False) -> None:
         """Put a ticket in. ``front``: it was served before, in vain, and goes before all that never were."""
 
-    def head(self, queue_s: float) -> Ticket | None:
-        """The ticket to be served next at this time on the queue clock, None when the line is empty."""
+    def head(self, queue_s: float, *, newest: bool = False) -> Ticket | None:
+        """The ticket to be served next at this time on the queue clock, None when the line is empty.
+
+        ``newest``: of the caller whose turn it is the one that came last, instead of the first.
+        """
 
     def take(self, ticket: Ticket) -> None:
         """The head is being served. ``KeyError`` when it is not in the line."""
@@ -75,6 +78,10 @@ class Line:
     def first(self) -> Ticket | None:
         return next(iter(self._booked or self._new), None)
 
+    def newest(self) -> Ticket | None:
+        """The one that came last, but after those who come back: they have waited elsewhere."""
+        return self.first() if self._booked else next(reversed(self._new), None)
+
     def last(self) -> Ticket | None:
         """Who has least right to its place."""
         return next(reversed(self._new or self._booked), None)
@@ -109,8 +116,10 @@ class Fifo:
         else:
             self._line.add(ticket)
 
-    def head(self, queue_s: float) -> Ticket | None:
-        return next(iter(self._returned)) if self._returned else self._line.first()
+    def head(self, queue_s: float, *, newest: bool = False) -> Ticket | None:
+        if self._returned:
+            return next(iter(self._returned))
+        return self._line.newest() if newest else self._line.first()
 
     def take(self, ticket: Ticket) -> None:
         self.remove(ticket)

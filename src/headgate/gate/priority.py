@@ -56,7 +56,7 @@ class Priority:
         rank.line.push(ticket)
         self._size += 1
 
-    def head(self, queue_s: float) -> Ticket | None:
+    def head(self, queue_s: float, *, newest: bool = False) -> Ticket | None:
         if self._returned:
             return next(iter(self._returned))
         best: _Rank | None = None
@@ -66,7 +66,7 @@ class Priority:
                 at = (self._counted(next(iter(rank.came)), number), number)
                 if best is None or at < best_at:
                     best, best_at = rank, at
-        return None if best is None else best.line.head(queue_s)
+        return None if best is None else best.line.head(queue_s, newest=newest)
 
     def take(self, ticket: Ticket) -> None:
         if ticket in self._returned:

@@ -10,6 +10,10 @@ gives its place to a newcomer, and there one of whoever has most waiting, late o
 It is earliest deadline first with late work set aside (Moore and Hodgson's rule for the fewest late jobs, on line), and
 does what controlled delay (CoDel; Nichols and Jacobson, 2012) does by dropping.
 
+Earliest deadline first serves as many in time as can be, each of them at the last moment. Where far more is asked than
+can be done it costs nothing to turn it round (adaptive LIFO; Maurer, "Fail at Scale", 2015): as many are served, of a
+caller's the newest first, each at once and with all of its time left for the engine.
+
 ``lead_s`` is how long before its deadline a request must be granted: the engine needs that to its first token.
 """
 
@@ -32,6 +36,13 @@ Whose = tuple[int, str, str, bool]
 _SLACK = 32
 _LEAD_MOST = 0.8
 """Of what a claim allows: an engine that takes longer than that is late with everybody, and parking helps nobody."""
+CROWD = 1 / 4
+"""The share of a rank's requests that must have missed their time, or a place, for the newest to go first. Where fewer
+do, in bursts, oldest first serves up to a twentieth more of them in time."""
+CROWD_OF = 64
+"""Over about so many requests."""
+FRESH = 1 / 16
+"""Of what its claim allows, so much at most the newest has waited. Else no more come: the rest goes oldest first."""
 LINE_LEAST = 1 / 8
 """Of the objective for the whole answer, what is the line's however long answers take: with no line at all slots stand
 empty between two arrivals. The rest is the engine's."""
@@ -59,15 +70,33 @@ class Timely:
 
     Args:
         shared: ``beneath`` shares between callers, and does it in a full line too.
+        crowd_of: over about how many requests it is looked at how many missed their time.
 
     Attributes:
         lead_s: from the grant to the first token; who is nearer to its deadline than this is late.
     """
 
-    __slots__ = ("_all", "_due", "_in_time", "_parked", "_returned", "_shared", "_since", "_watched", "lead_s")
+    __slots__ = (
+        "_all",
+        "_crowd_of",
+        "_due",
+        "_in_time",
+        "_missed",
+        "_parked",
+        "_returned",
+        "_shared",
+        "_since",
+        "_watched",
+        "lead_s",
+    )
 
     def __init__(
-        self, beneath: Callable[[], Order], late: Callable[[], Order] | None = None, *, shared: bool = False
+        self,
+        beneath: Callable[[], Order],
+        late: Callable[[], Order] | None = None,
+        *,
+        shared: bool = False,
+        crowd_of: int = CROWD_OF,
     ) -> None:
         self.lead_s = 0.0
         self._in_time = beneath()
@@ -79,6 +108,8 @@ class Timely:
         self._due: list[tuple[float, int, Ticket]] = []
         self._watched: set[Ticket] = set()
         self._returned: set[Ticket] = set()
+        self._crowd_of = crowd_of
+        self._missed: dict[int, float] = {}  # by rank, the share of the latest that missed their time or place
 
     @property
     def parked(self) -> int:
@@ -99,13 +130,13 @@ class Timely:
             self._due = [entry for entry in self._due if entry[2] in self._watched]
             heapify(self._due)
 
-    def head(self, queue_s: float) -> Ticket | None:
+    def head(self, queue_s: float, *, newest: bool = False) -> Ticket | None:
         self.park(queue_s)
-        in_time, parked = self._in_time.head(queue_s), self._parked.head(queue_s)
+        in_time, parked = self._in_time.head(queue_s, newest=newest), self._parked.head(queue_s)
         if in_time is None:
             return parked
-        if parked is None or in_time in self._returned or parked.claim.rank >= in_time.claim.rank:
-            return in_time
+        if in_time in self._returned or parked is None or parked.claim.rank >= in_time.claim.rank:
+            return in_time if newest or not self._is_crowd(in_time) else self._newest(in_time, queue_s)
         return parked
 
     def take(self, ticket: Ticket) -> None:
@@ -114,10 +145,12 @@ class Timely:
             self._in_time.serve(ticket)  # one account for both lines: the other's charge is only for its turns
         else:
             self._in_time.take(ticket)
+            self._note(ticket, missed=False)
         self._forget(ticket)
 
     def serve(self, ticket: Ticket) -> None:
         self._in_time.serve(ticket)
+        self._note(ticket, missed=False)
 
     def settle(self, ticket: Ticket, tokens: float) -> None:
         self._in_time.settle(ticket, tokens)
@@ -127,6 +160,7 @@ class Timely:
             self._parked.remove(ticket)
         else:
             self._in_time.remove(ticket)
+            self._note(ticket, missed=True)
         self._forget(ticket)
 
     def last(self) -> Ticket | None:
@@ -136,12 +170,15 @@ class Timely:
         return next(iter(parked)) if parked else newest
 
     def before(self, ticket: Ticket) -> int:
-        return 0 if ticket in self._since.get(self._whose(ticket), ()) else self._in_time.before(ticket)
+        if self._is_crowd(ticket) or ticket in self._since.get(self._whose(ticket), ()):
+            return 0
+        return self._in_time.before(ticket)
 
     def __len__(self) -> int:
         return len(self._in_time) + len(self._parked)
 
     def __iter__(self) -> Iterator[Ticket]:
+        """A crowd's in the order of their coming: of those in time nobody knows who will be served."""
         yield from self._in_time
         yield from self._parked
 
@@ -156,8 +193,33 @@ class Timely:
             if ticket in self._watched:
                 self._watched.remove(ticket)
                 self._in_time.remove(ticket)
+                self._note(ticket, missed=True)
                 self._parked.push(ticket)
                 self._since.setdefault(self._whose(ticket), OrderedDict())[ticket] = None
+
+    def _is_crowd(self, ticket: Ticket) -> bool:
+        """Whether far more of its rank comes than can be served in time."""
+        claim = ticket.claim
+        return claim.within_s < inf and self._missed.get(claim.rank, 0.0) > CROWD
+
+    def _newest(self, oldest: Ticket, queue_s: float) -> Ticket:
+        """Who is served instead of the oldest of its caller's.
+
+        Itself where it takes more slots than one: they would never come free together. Nor is it overtaken by one that
+        does, or that has no need to be early.
+        """
+        newest = self._in_time.head(queue_s, newest=True)
+        if newest is None or newest.weight > 1 or oldest.weight > 1:
+            return oldest
+        within_s = newest.claim.within_s
+        return newest if within_s < inf and queue_s - newest.queued_from <= FRESH * within_s else oldest
+
+    def _note(self, ticket: Ticket, *, missed: bool) -> None:
+        """One that had to be early was granted its slots in time, or ``missed`` its time or its place."""
+        claim = ticket.claim
+        if claim.within_s < inf:
+            share = self._missed.get(claim.rank, 0.0)
+            self._missed[claim.rank] = share + (missed - share) / self._crowd_of
 
     def _whose(self, ticket: Ticket) -> Whose:
         """Among whose a place is looked for, where it has to be given up."""
