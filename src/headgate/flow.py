@@ -30,7 +30,7 @@ from headgate.gate.rates import Charge
 from headgate.gate.timely import first_within_s
 from headgate.quotas import Quotas
 from headgate.quotas import refusal as refusal_of
-from headgate.relay.expiry import Expiry
+from headgate.relay.expiry import LATE_S, Expiry
 from headgate.relay.reply import Ending, EngineBroke, PutBack, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable
 from headgate.telemetry.logs import RequestLog
@@ -125,6 +125,7 @@ class Flow:
         self._numbers = itertools.count(1)
         self._boot = os.urandom(4).hex()
         self._expiry = Expiry[Reply](self._loop, clock, self._expire)
+        self._holds = _Holds(self._loop, clock, limits.status_hold_s)
         self._side_calls = 0
         self._batches = metrics.batch_size.at()
         self._running: dict[Reply, str] = {}
@@ -395,7 +396,8 @@ class Flow:
         engine = life.engine
         outcome: str = LEFT
         watched = self._expiry.watch(reply, until)
-        hold = _Hold(self._loop, self._limits.status_hold_s, reply) if call.plan.streamed else None
+        if call.plan.streamed:
+            self._holds.watch(reply)
         self._running[reply] = engine
         if self._limits.preempt:
             self._ranks[reply] = call.rank
@@ -431,8 +433,7 @@ class Flow:
         finally:
             slot.release()
             self._expiry.forget(watched)
-            if hold is not None:
-                hold.cancel()
+            self._holds.forget(reply)
             del self._running[reply]
             if self._limits.preempt:
                 self._ranks.pop(reply, None)
@@ -496,22 +497,44 @@ class Flow:
             self._side_calls -= 1
 
 
-class _Hold:
-    """Sends a held answer's head and a comment each ``every_s`` until its first event has come."""
+class _Holds:
+    """Sends the head of an answer of which nothing has come for ``every_s``, and a comment; again each ``every_s``.
 
-    __slots__ = ("_every_s", "_loop", "_reply", "_timer")
+    All on one timer, since one of its own costs each stream 2 µs before it is asked for. All wait for equally long, so
+    they are due in the order in which they came.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, every_s: float, reply: Reply) -> None:
-        self._loop, self._every_s, self._reply = loop, every_s, reply
-        self._timer = loop.call_later(every_s, self._ring)
+    __slots__ = ("_clock", "_due", "_every_s", "_loop", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], every_s: float) -> None:
+        self._loop, self._clock, self._every_s = loop, clock, every_s
+        self._due: dict[Reply, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, reply: Reply) -> None:
+        """The engine is being asked."""
+        self._due[reply] = self._clock() + self._every_s
+        if self._timer is None:
+            self._arm(self._every_s)
+
+    def forget(self, reply: Reply) -> None:
+        """It has ended, or was never watched."""
+        self._due.pop(reply, None)
 
     def _ring(self) -> None:
-        if not self._reply.committed:
-            self._reply.hold()
-            self._timer = self._loop.call_later(self._every_s, self._ring)
+        self._timer = None
+        now = self._clock()
+        late = list(itertools.takewhile(lambda each: each[1] <= now, self._due.items()))
+        for reply, _ in late:
+            del self._due[reply]
+            if not reply.committed:
+                reply.hold()
+                self._due[reply] = now + self._every_s
+        if self._due:
+            self._arm(next(iter(self._due.values())) - now)
 
-    def cancel(self) -> None:
-        self._timer.cancel()
+    def _arm(self, in_s: float) -> None:
+        self._timer = self._loop.call_later(in_s + LATE_S, self._ring)
 
 
 def _mark(call: Call) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.relay.reply import Ending, FinalEvent
-from headgate.relay.upstream import Exchange, Upstream
+from headgate.relay.upstream import Exchange, Upstream, Usual
 from tests.relay.test_reply import END, SSE, Client, Rig, chunked
 
 
@@ -141,3 +141,68 @@ def test_a_chunk_at_a_time_gives_the_same_bytes(name: str, kind: type[Client]) -
 @given(name=st.sampled_from(list(STREAMS)), places=st.lists(st.integers(0, 30_000), max_size=30), framed=st.booleans())
 def test_any_split_gives_the_same_bytes(name: str, places: list[int], framed: bool) -> None:
     assert run(pieces_of(name, places), Framed if framed else Client) == run(pieces_of(name, ()))
+
+
+@settings(max_examples=100, deadline=None)
+@given(name=st.sampled_from(list(STREAMS)), sizes=st.lists(st.integers(1, 6), min_size=20, max_size=20))
+def test_several_chunks_at_a_time_give_the_same_bytes(name: str, sizes: list[int]) -> None:
+    head = SSE + b"transfer-encoding: chunked\r\n\r\n"
+    chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in STREAMS[name]]
+    reads = [b"".join(itertools.islice(rest, size)) for rest in [iter(chunks)] for size in sizes]
+    assert run([head, *filter(None, reads), *([] if name == "cut" else [END])], Framed) == run(pieces_of(name, ()))
+
+
+USUAL = Usual(WORDS[0][: WORDS[0].index(b"[") + 1], WORDS[0][WORDS[0].index(b'"finish') :] + b"\r\n", lambda _: None)
+
+
+def framed(*events: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events)
+
+
+@pytest.mark.parametrize("of", [1, 2, 6])
+def test_usual_chunks_in_one_read_are_counted(of: int) -> None:
+    assert USUAL.several(framed(*WORDS[:of])) == of
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        framed(*WORDS)[:-1],
+        framed(*WORDS)[1:],
+        framed(*WORDS) + b"0\r\n\r\n",
+        framed(*WORDS, STOP),
+        framed(STOP, *WORDS),
+        framed(WORDS[0] + WORDS[1]),
+        framed(WORDS[0], b": comment\n\n", WORDS[1]),
+        framed(WORDS[0], LONG),
+        framed(WORDS[0], USAGE),
+        b"5\r\n" + framed(*WORDS),
+        framed(WORDS[0]) + b"\r\n" + framed(WORDS[1]),
+    ],
+    ids=itertools.count(),
+)
+def test_a_read_with_anything_else_in_it_goes_the_careful_way(read: bytes) -> None:
+    assert USUAL.several(read) == 0
+
+
+def test_events_of_one_read_are_not_parsed_and_share_the_time_since_the_last() -> None:
+    async def read() -> tuple[bytes, list[float]]:
+        gaps: list[float] = []
+        rig = Rig(Framed(), final_event=FinalEvent.OFF)
+        rig.reply.gap = gaps.append
+        exchange = Exchange(Upstream("127.0.0.1", 9))
+        exchange.connection_made(Wire())
+        task = asyncio.create_task(rig.reply.carry(exchange, b"x", rig.slot))
+        await asyncio.sleep(0)
+        exchange.data_received(SSE + b"transfer-encoding: chunked\r\n\r\n" + framed(*WORDS[:2]))
+        exchange.data_received(framed(WORDS[2]))
+        exchange._parser = None  # type: ignore[assignment]  # it would be missed
+        exchange.data_received(framed(*WORDS[3:6]))
+        rig.reply.count()
+        task.cancel()
+        return rig.client.body, gaps
+
+    body, gaps = asyncio.run(read())
+    assert body == b"".join(WORDS)
+    assert gaps[-3:] == [pytest.approx(gaps[-1])] * 3
+    assert sum(gaps) > 0

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 _SLACK = 64
-_LATE_S = 0.001
+LATE_S = 0.001
 """uvloop rounds a timer to the millisecond: it could come before the deadline, find nothing due and spin."""
 
 
@@ -60,7 +60,7 @@ class Expiry(Generic[T]):
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        wait_s = self._heap[0][0] - self._clock() + _LATE_S
+        wait_s = self._heap[0][0] - self._clock() + LATE_S
         self._timer = self._loop.call_later(max(wait_s, 0.0), self._ring)
 
     def _ring(self) -> None:

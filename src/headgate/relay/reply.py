@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -405,8 +406,9 @@ class Reply:
             return
         times, usual.times = usual.times, []
         last = self._last_event_at
-        for time in times:
-            self.gap(time - last)
+        for time, together in Counter(times).items():
+            for _ in range(together):
+                self.gap((time - last) / together)
             last = time
         self._last_event_at = last
         self._events += len(times)

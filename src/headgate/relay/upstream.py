@@ -68,7 +68,7 @@ class Usual:
     Attributes:
         head, end: what such a chunk begins with after its length, and ends with, its last line ends included.
         write: takes such a chunk.
-        times: when they came, by ``time.monotonic``; whoever set this reads them.
+        times: when they came, by ``time.monotonic``, those of one read at the same time; whoever set this reads them.
     """
 
     __slots__ = ("end", "head", "times", "write")
@@ -76,6 +76,26 @@ class Usual:
     def __init__(self, head: bytes, end: bytes, write: Callable[[bytes], None]) -> None:
         self.head, self.end, self.write = head, end, write
         self.times: list[float] = []
+
+    def several(self, data: bytes) -> int:
+        """How many such chunks ``data`` is, and nothing else; 0 where it isn't.
+
+        Their end, with its blank line, can't stand within the text of one, so where it is found a chunk ends.
+        """
+        head, end = self.head, self.end
+        found = at = 0
+        while at < len(data):
+            stop = data.find(end, at) + len(end)
+            size = stop - at
+            frame = FRAMES[size] if len(end) <= size < len(FRAMES) else NEVER
+            text = at + len(frame)
+            if not (data.startswith(frame, at) and data.startswith(head, text)):
+                return 0
+            if data.find(b"\n", text, stop - 4) >= 0:
+                return 0
+            at = stop
+            found += 1
+        return found
 
 
 class Exchange(asyncio.Protocol):
@@ -175,6 +195,13 @@ class Exchange(asyncio.Protocol):
                     return  # the parser needn't see it: it stands before the next chunk as before
                 except RuntimeError:
                     self.usual = None  # the client has gone in this very turn: the careful way knows what to do
+            elif (several := usual.several(data)) > 1:
+                try:
+                    usual.write(data)
+                    usual.times += [monotonic()] * several
+                    return
+                except RuntimeError:
+                    self.usual = None
         receiver = self._receiver
         if receiver is None:
             # Nothing was asked: an idle connection that speaks is of no use (a 408 before its closing, say).
