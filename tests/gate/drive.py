@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from headgate.gate.capped import Capped
 from headgate.gate.entries import Claim
 from headgate.gate.fair import Fair
-from headgate.gate.ordering import Fifo, Order
+from headgate.gate.ordering import Fifo, Order, Turns
 from headgate.gate.priority import Priority
 from headgate.gate.timely import Timely
 from tests.gate.model import Rig, Rules
@@ -26,8 +26,9 @@ ORDERS: dict[str, Callable[[], Order]] = {
     "fair": Fair,
     "priority": lambda: Priority(Fifo, age_s=2.0),
     "timely": lambda: Timely(lambda: Priority(Fair, age_s=2.0), shared=True),
+    "turns": lambda: Priority(lambda: Fifo(Turns), age_s=2.0),
     "crowd": lambda: Timely(lambda: Priority(Fair, age_s=2.0), shared=True, crowd_of=2),
-    "capped crowd": lambda: Capped(lambda: Timely(lambda: Priority(Fifo, age_s=2.0), crowd_of=2)),
+    "capped crowd": lambda: Capped(lambda: Timely(lambda: Priority(lambda: Fifo(Turns), age_s=2.0), crowd_of=2)),
     "capped": lambda: Capped(lambda: Timely(lambda: Priority(Fair, age_s=2.0), shared=True)),
     "capped fifo": lambda: Capped(Fifo),
 }

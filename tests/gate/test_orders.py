@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from headgate.gate.entries import Claim, Ticket
 from headgate.gate.fair import Fair
 from headgate.gate.ordering import Fifo, Order
-from headgate.gate.orders import make_order
+from headgate.gate.orders import Name, make_order
 from headgate.gate.priority import Priority
 from headgate.gate.timely import Timely
 from tests.gate.drive import ORDERS
@@ -453,6 +453,58 @@ def test_one_who_is_late_goes_before_those_in_time_of_a_lower_rank_and_keeps_its
     assert order.last() is low, "of those that are left, no high one gives its place to a low one"
     order.push(late_low)
     assert served(order, 2.2) == [high, late_high, low, late_low]
+
+
+# Those that must be early, and those that need not.
+
+
+@pytest.mark.parametrize("name", ["priority", "fair"])
+def test_those_that_must_be_early_and_those_that_need_not_take_turns(name: Name) -> None:
+    order = make_order(name)
+    patient = [a_ticket(0.0) for _ in range(4)]
+    early = [a_ticket(0.1, within_s=5.0) for _ in range(3)]
+    for ticket in (*patient, *early):
+        order.push(ticket)
+    assert order.before(early[-1]) == 4, "two of its own kind, and as many of the other"
+    turns = [early[0], patient[0], early[1], patient[1], early[2], patient[2], patient[3]]
+    assert list(order) == turns
+    assert order.last() is early[-1]
+    assert served(order, 0.2) == turns
+
+
+def test_a_plain_line_knows_no_turns() -> None:
+    order = make_order("fifo")
+    tickets = [a_ticket(0.0), a_ticket(0.0), a_ticket(0.1, within_s=5.0)]
+    for ticket in tickets:
+        order.push(ticket)
+    assert served(order, 0.2) == tickets
+
+
+@pytest.mark.parametrize("name", ["priority", "fair"])
+@pytest.mark.parametrize("load", [1.5, 4.0])
+def test_neither_of_the_two_starves_the_other(name: Name, load: float) -> None:
+    """Served ten a second. In one line the patient got all of it: they are older than any that is still early."""
+    dice = random.Random(1)
+    order = make_order(name)
+    got: Counter[bool] = Counter()
+    waits: list[Ticket] = []
+    at = 0.0
+    for turn in range(1500):
+        now = turn / 10
+        while at <= now:
+            waits.append(a_ticket(at, within_s=dice.choice([5.0, inf])))
+            order.push(waits[-1])
+            at += dice.expovariate(10.0 * load)
+        while waits and now - waits[0].queued_from > 30.0:
+            order.remove(waits.pop(0))
+        head = order.head(now)
+        if head is not None:
+            order.take(head)
+            waits.remove(head)
+            if now > 50.0 and now - head.queued_from <= head.claim.within_s:
+                got[head.claim.within_s == inf] += 1
+    assert got[True] == pytest.approx(got[False], rel=0.05)
+    assert got.total() >= 980
 
 
 # Those who come back as they were told.

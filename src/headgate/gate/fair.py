@@ -15,7 +15,7 @@ from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
-from headgate.gate.ordering import Line
+from headgate.gate.ordering import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ class _Member:
         self.waiting = 0
         self.backlog = 0.0
         self.turn = self.owed = 0  # the numbers of its entries in the heaps that are not out of date
-        self.line = Line()
+        self.line = Turns()
         self.users = _Shares()
 
 
@@ -212,6 +212,7 @@ class Fair:
 
     def serve(self, ticket: Ticket) -> None:
         key, user = self._of(ticket)
+        user.line.served(ticket)
         key.users.charge(user, ticket.tokens)
         self._keys.charge(key, ticket.tokens)
 

@@ -8,10 +8,12 @@ when it must leave. The others: ``fair``, ``priority`` (over another order), ``t
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import zip_longest
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headgate.gate.entries import Ticket
 
@@ -82,6 +84,9 @@ class Line:
         """The one that came last, but after those who come back: they have waited elsewhere."""
         return self.first() if self._booked else next(reversed(self._new), None)
 
+    def served(self, ticket: Ticket) -> None:
+        """One of them, or one that needed no place in it, is being served."""
+
     def last(self) -> Ticket | None:
         """Who has least right to its place."""
         return next(reversed(self._new or self._booked), None)
@@ -98,16 +103,84 @@ class Line:
         yield from self._new
 
 
+class Turns:
+    """Two lines that take turns: those that must be early, and those that need not.
+
+    One line would be the latter's where more is asked than can be done: they only wait longer, and all that wait are
+    older than any can be that is still early. Nor is all of it the former's, so nobody waits for ever.
+    """
+
+    __slots__ = ("_early", "_patient", "_patients_turn")
+
+    def __init__(self) -> None:
+        self._early, self._patient = Line(), Line()
+        self._patients_turn = False
+
+    def add(self, ticket: Ticket) -> None:
+        self._of(ticket).add(ticket)
+
+    def discard(self, ticket: Ticket) -> None:
+        self._of(ticket).discard(ticket)
+
+    def first(self) -> Ticket | None:
+        """The first of the line whose turn it is."""
+        return self._in_turn().first()
+
+    def newest(self) -> Ticket | None:
+        """Likewise, and of those that must be early the one that came last."""
+        line = self._in_turn()
+        return line.newest() if line is self._early else line.first()
+
+    def served(self, ticket: Ticket) -> None:
+        """It is the others' turn."""
+        self._patients_turn = ticket.claim.within_s < inf
+
+    def last(self) -> Ticket | None:
+        """Who has least right to its place: of those who are new the one that came last."""
+        lasts = [last for last in (self._early.last(), self._patient.last()) if last is not None]
+        return max(lasts, key=lambda each: (not each.claim.booked, each.number), default=None)
+
+    def before(self, ticket: Ticket) -> int:
+        """How many go before one that came last, if the lines take turns all the time."""
+        own, others = self._of(ticket), self._early if ticket.claim.within_s == inf else self._patient
+        before = own.before(ticket)
+        return before + min(max(before, 0), len(others))
+
+    def __len__(self) -> int:
+        return len(self._early) + len(self._patient)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        turns = [iter(self._early), iter(self._patient)]
+        if self._in_turn() is self._patient:
+            turns.reverse()
+        for pair in zip_longest(*turns):
+            yield from (ticket for ticket in pair if ticket is not None)
+
+    def _of(self, ticket: Ticket) -> Line:
+        return self._early if ticket.claim.within_s < inf else self._patient
+
+    def _in_turn(self) -> Line:
+        early, patient = self._early, self._patient
+        if not len(patient):
+            return early
+        if not len(early):
+            return patient
+        return patient if self._patients_turn else early
+
+
 class Fifo:
     """First come, first served; those who come back from a dead engine first, in the order of their return.
 
     ``OrderedDict`` and not ``dict``, where finding the first key walks over all keys deleted before it.
+
+    Args:
+        line: how those wait who were never served.
     """
 
     __slots__ = ("_line", "_returned")
 
-    def __init__(self) -> None:
-        self._line = Line()
+    def __init__(self, line: Callable[[], Line | Turns] = Line) -> None:
+        self._line = line()
         self._returned: OrderedDict[Ticket, None] = OrderedDict()
 
     def push(self, ticket: Ticket, *, front: bool = False) -> None:
@@ -123,9 +196,10 @@ class Fifo:
 
     def take(self, ticket: Ticket) -> None:
         self.remove(ticket)
+        self.serve(ticket)
 
     def serve(self, ticket: Ticket) -> None:
-        return
+        self._line.served(ticket)
 
     def settle(self, ticket: Ticket, tokens: float) -> None:
         return

@@ -11,7 +11,7 @@ from typing import Literal
 
 from headgate.gate.capped import Capped
 from headgate.gate.fair import Fair
-from headgate.gate.ordering import Fifo, Order
+from headgate.gate.ordering import Fifo, Order, Turns
 from headgate.gate.priority import Priority
 from headgate.gate.timely import Timely
 
@@ -19,7 +19,7 @@ Name = Literal["fifo", "priority", "fair"]
 
 ORDERS: dict[Name, Callable[[], Order]] = {
     "fifo": Fifo,
-    "priority": lambda: Timely(lambda: Priority(Fifo), lambda: Priority(Fifo, age_s=inf)),
+    "priority": lambda: Timely(lambda: Priority(lambda: Fifo(Turns)), lambda: Priority(Fifo, age_s=inf)),
     "fair": lambda: Timely(lambda: Priority(Fair), lambda: Priority(Fair, age_s=inf), shared=True),
 }
 
