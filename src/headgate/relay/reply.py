@@ -406,9 +406,11 @@ class Reply:
             return
         times, usual.times = usual.times, []
         last = self._last_event_at
-        for time, together in Counter(times).items():
-            for _ in range(together):
-                self.gap((time - last) / together)
+        if usual.bunched:
+            usual.bunched = False
+            times = _apart(times, last)
+        for time in times:
+            self.gap(time - last)
             last = time
         self._last_event_at = last
         self._events += len(times)
@@ -749,6 +751,15 @@ _STATUS_REASONS: dict[int, Reason] = {
     429: Reason.SLOTS_BUSY,
     503: Reason.ENGINE_UNAVAILABLE,
 }
+
+
+def _apart(times: list[float], last: float) -> list[float]:
+    """Times of which those that are the same share the time since the one before; ``last`` came before the first."""
+    apart: list[float] = []
+    for time, together in Counter(times).items():
+        apart += [last + (time - last) * nth / together for nth in range(1, together + 1)]
+        last = time
+    return apart
 
 
 def _is_special(event: bytes) -> bool:

@@ -69,13 +69,15 @@ class Usual:
         head, end: what such a chunk begins with after its length, and ends with, its last line ends included.
         write: takes such a chunk.
         times: when they came, by ``time.monotonic``, those of one read at the same time; whoever set this reads them.
+        bunched: whether more than one came in one read.
     """
 
-    __slots__ = ("end", "head", "times", "write")
+    __slots__ = ("bunched", "end", "head", "times", "write")
 
     def __init__(self, head: bytes, end: bytes, write: Callable[[bytes], None]) -> None:
         self.head, self.end, self.write = head, end, write
         self.times: list[float] = []
+        self.bunched = False
 
     def several(self, data: bytes) -> int:
         """How many such chunks ``data`` is, and nothing else; 0 where it isn't.
@@ -199,6 +201,7 @@ class Exchange(asyncio.Protocol):
                 try:
                     usual.write(data)
                     usual.times += [monotonic()] * several
+                    usual.bunched = True
                     return
                 except RuntimeError:
                     self.usual = None
