@@ -136,9 +136,11 @@ class Turns:
         self._patients_turn = ticket.claim.within_s < inf
 
     def last(self) -> Ticket | None:
-        """Who has least right to its place: of those who are new the one that came last."""
-        lasts = [last for last in (self._early.last(), self._patient.last()) if last is not None]
-        return max(lasts, key=lambda each: (not each.claim.booked, each.number), default=None)
+        """Who has least right to its place: of those who are new the last of the longer line."""
+        shorter, longer = sorted((self._early, self._patient), key=len)
+        last, other = longer.last(), shorter.last()
+        comes_back = last is not None and last.claim.booked
+        return other if comes_back and other is not None and not other.claim.booked else last
 
     def before(self, ticket: Ticket) -> int:
         """How many go before one that came last, if the lines take turns all the time."""
