@@ -525,13 +525,15 @@ class _Holds:
         self._timer = None
         now = self._clock()
         late = list(itertools.takewhile(lambda each: each[1] <= now, self._due.items()))
-        for reply, _ in late:
-            del self._due[reply]
-            if not reply.committed:
-                reply.hold()
-                self._due[reply] = now + self._every_s
-        if self._due:
-            self._arm(next(iter(self._due.values())) - now)
+        try:
+            for reply, _ in late:
+                del self._due[reply]
+                if not reply.committed:
+                    reply.hold()
+                    self._due[reply] = now + self._every_s
+        finally:  # one whose client has gone in this very turn must not keep the others from theirs
+            if self._due:
+                self._arm(max(next(iter(self._due.values())) - now, 0.0))
 
     def _arm(self, in_s: float) -> None:
         self._timer = self._loop.call_later(in_s + LATE_S, self._ring)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from headgate.flow import _Holds
 
 
@@ -41,6 +43,13 @@ class Held:
         self.at.append(round(self._loop.now, 1))
 
 
+class Gone(Held):
+    """One whose client has just gone."""
+
+    def hold(self) -> None:
+        raise RuntimeError
+
+
 def test_each_is_held_at_its_own_times_until_it_has_begun_or_ended() -> None:
     loop = Loop()
     holds = _Holds(loop, loop.time, 15.0)  # type: ignore[arg-type]
@@ -60,3 +69,15 @@ def test_each_is_held_at_its_own_times_until_it_has_begun_or_ended() -> None:
     holds.watch(ends)  # type: ignore[arg-type]
     loop.run_until(1016.0)
     assert ends.at == [17.0, 1015.0]
+
+
+def test_one_that_can_not_be_told_keeps_nobody_else_from_it() -> None:
+    loop = Loop()
+    holds = _Holds(loop, loop.time, 15.0)  # type: ignore[arg-type]
+    gone, other = Gone(loop), Held(loop)
+    for held in (gone, other):
+        holds.watch(held)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError):
+        loop.run_until(20.0)
+    loop.run_until(40.0)
+    assert other.at == [15.0, 30.0]
