@@ -30,7 +30,8 @@ from headgate.gate.rates import Charge
 from headgate.gate.timely import first_within_s
 from headgate.quotas import Quotas
 from headgate.quotas import refusal as refusal_of
-from headgate.relay.expiry import LATE_S, Expiry
+from headgate.relay.expiry import Expiry
+from headgate.relay.holds import Holds
 from headgate.relay.reply import Ending, EngineBroke, PutBack, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable
 from headgate.telemetry.logs import RequestLog
@@ -125,7 +126,7 @@ class Flow:
         self._numbers = itertools.count(1)
         self._boot = os.urandom(4).hex()
         self._expiry = Expiry[Reply](self._loop, clock, self._expire)
-        self._holds = _Holds(self._loop, clock, limits.status_hold_s)
+        self._holds = Holds(self._loop, clock, limits.status_hold_s)
         self._side_calls = 0
         self._batches = metrics.batch_size.at()
         self._running: dict[Reply, str] = {}
@@ -495,48 +496,6 @@ class Flow:
             raise Refusal(Reason.ENGINE_FAILED, f"The engine failed: {broke}.") from None
         finally:
             self._side_calls -= 1
-
-
-class _Holds:
-    """Sends the head of an answer of which nothing has come for ``every_s``, and a comment; again each ``every_s``.
-
-    All on one timer, since one of its own costs each stream 2 µs before it is asked for. All wait for equally long, so
-    they are due in the order in which they came.
-    """
-
-    __slots__ = ("_clock", "_due", "_every_s", "_loop", "_timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], every_s: float) -> None:
-        self._loop, self._clock, self._every_s = loop, clock, every_s
-        self._due: dict[Reply, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def watch(self, reply: Reply) -> None:
-        """The engine is being asked."""
-        self._due[reply] = self._clock() + self._every_s
-        if self._timer is None:
-            self._arm(self._every_s)
-
-    def forget(self, reply: Reply) -> None:
-        """It has ended, or was never watched."""
-        self._due.pop(reply, None)
-
-    def _ring(self) -> None:
-        self._timer = None
-        now = self._clock()
-        late = list(itertools.takewhile(lambda each: each[1] <= now, self._due.items()))
-        try:
-            for reply, _ in late:
-                del self._due[reply]
-                if not reply.committed:
-                    reply.hold()
-                    self._due[reply] = now + self._every_s
-        finally:  # one whose client has gone in this very turn must not keep the others from theirs
-            if self._due:
-                self._arm(max(next(iter(self._due.values())) - now, 0.0))
-
-    def _arm(self, in_s: float) -> None:
-        self._timer = self._loop.call_later(in_s + LATE_S, self._ring)
 
 
 def _mark(call: Call) -> int:

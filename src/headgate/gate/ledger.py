@@ -321,7 +321,7 @@ class Ledger:
     def statistics(self, now: float) -> Statistics:
         """The picture at ``now``; O(n) in the length of the line."""
         bins = self._slots.bins
-        if self._timely is not None:
+        if self._timely is not None:  # who is late by now is parked where it matters; here it is counted, too
             self._timely.park(self._deadlines.clocks(now)[0])
         # Not asked of the order: some of them work hard to be walked along.
         oldest = min((ticket.queued_from + ticket.woken_from for ticket in self._deadlines.tickets()), default=now)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headgate.flow import _Holds
+from headgate.relay.holds import Holds
 
 
 class Loop:
@@ -52,7 +52,7 @@ class Gone(Held):
 
 def test_each_is_held_at_its_own_times_until_it_has_begun_or_ended() -> None:
     loop = Loop()
-    holds = _Holds(loop, loop.time, 15.0)  # type: ignore[arg-type]
+    holds = Holds(loop, loop.time, 15.0)  # type: ignore[arg-type]
     first, begins, ends, late = (Held(loop) for _ in range(4))
     for at, held in ((0.0, first), (1.0, begins), (2.0, ends), (14.0, late)):
         loop.run_until(at)
@@ -73,7 +73,7 @@ def test_each_is_held_at_its_own_times_until_it_has_begun_or_ended() -> None:
 
 def test_one_that_can_not_be_told_keeps_nobody_else_from_it() -> None:
     loop = Loop()
-    holds = _Holds(loop, loop.time, 15.0)  # type: ignore[arg-type]
+    holds = Holds(loop, loop.time, 15.0)  # type: ignore[arg-type]
     gone, other = Gone(loop), Held(loop)
     for held in (gone, other):
         holds.watch(held)  # type: ignore[arg-type]
