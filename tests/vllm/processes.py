@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +12,24 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SHARED = "/dev/shm/"
+LOOKS_EVERY_S = 0.05
 
 
 def wait_until(look: Callable[[], T | None], what: str, within_s: float = 30.0) -> T:
-    """What ``look`` gives, as soon as that is true. The one place that passes time: vLLM can only be asked again."""
+    """What ``look`` gives, as soon as that is true. Only this and the next pass time: vLLM can only be asked again."""
     deadline_s = time.monotonic() + within_s
     while not (seen := look()):
         assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what} (seen: {seen!r})"
-        time.sleep(0.05)
+        time.sleep(LOOKS_EVERY_S)
+    return seen
+
+
+async def wait_in_loop(look: Callable[[], T | None], what: str, within_s: float = 30.0) -> T:
+    """Likewise beside the tasks of this loop, without a thread, which on two cores would not run beside vLLM's."""
+    deadline_s = time.monotonic() + within_s
+    while not (seen := look()):
+        assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what} (seen: {seen!r})"
+        await asyncio.sleep(LOOKS_EVERY_S)
     return seen
 
 

@@ -4,9 +4,9 @@ Everything here is looked at from outside: HTTP, /proc, exit codes. What belongs
 environment, and by the sessions that marked processes have been seen in, since vLLM's engine overwrites its own
 environment with its title.
 
-On two cores vLLM's spinning processes would keep its API server and the gateway from running for seconds at a time, and
-the tests would judge the kernel's scheduler: where that is allowed, those two run as soon as there is something for
-them.
+On two cores vLLM's spinning processes would keep its API server, the gateway and these tests' clients from running for
+up to half a minute, and the tests would judge the kernel's scheduler: where that is allowed, those three run as soon as
+there is something for them. A thread started later has no part in that, so clients are tasks of the main thread.
 """
 
 from __future__ import annotations
@@ -116,14 +116,15 @@ class Gateway:
         self.to_the_front()
 
     def to_the_front(self) -> bool:
-        """Give the gateway and vLLM's API server real-time priority on two cores; False where that is not allowed.
+        """Give gateway, API server and this process real-time priority on two cores; False where that is not allowed.
 
         Not the engines that are started after this one, nor a core: they would inherit it, and vLLM not start on it.
         """
         if not cores.two():
             return True
         with suppress(ProcessLookupError, FileNotFoundError):  # a thread that has just ended
-            wanted = ((self.process.pid, cores.GATEWAY), (self.api_server().pid, cores.SERVER))
+            server = self.api_server().pid
+            wanted = ((self.process.pid, cores.GATEWAY), (server, cores.SERVER), (os.getpid(), cores.CLIENT))
             return all(first_in_line(process, priority) for process, priority in wanted)
         return True
 

@@ -82,16 +82,6 @@ async def follow(client: openai.AsyncOpenAI, max_tokens: int, told: Told | None 
     return told
 
 
-def follow_apart(gateway: Gateway, max_tokens: int) -> Told:
-    """Likewise with a client and an event loop of its own, for one that is busy with streams sends nothing for long."""
-
-    async def alone() -> Told:
-        async with async_sdk(gateway) as client:
-            return await follow(client, max_tokens)
-
-    return asyncio.run(alone())
-
-
 async def start_streams(client: openai.AsyncOpenAI, count: int, max_tokens: int) -> list[asyncio.Task[Told]]:
     """So many streams, each with its first words already here."""
     tolds = [Told() for _ in range(count)]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import openai
 import pytest
 
-from tests.vllm.processes import processes, wait_freed, wait_until
+from tests.vllm.processes import processes, wait_freed, wait_in_loop, wait_until
 from tests.vllm.running import ENGINE_ARGS, GONE_WITHIN_S, MODEL, READY_WITHIN_S, Gateway
-from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow_apart, sdk, start_streams
+from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow, sdk, start_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,8 +73,8 @@ def streams_through(gateway: Gateway, blow: Callable[[], None], *, waiting: int 
     async def through() -> tuple[list[Told], list[Told]]:
         async with async_sdk(gateway) as client:
             run = await start_streams(client, MAX_ACTIVE, FAR)
-            wait = [asyncio.create_task(asyncio.to_thread(follow_apart, gateway, 5)) for _ in range(waiting)]
-            await asyncio.to_thread(wait_until, lambda: in_line(wait), f"{waiting} wait in the line")
+            wait = [asyncio.create_task(follow(client, 5)) for _ in range(waiting)]
+            await wait_in_loop(lambda: in_line([*run, *wait]), f"{waiting} wait in the line")
             blow()
             return await asyncio.gather(*run), await asyncio.gather(*wait)
 

@@ -19,7 +19,7 @@ import pytest
 from prometheus_client import parser
 
 from tests.monitoring.boards import metrics, queries
-from tests.vllm.processes import environment, wait_freed, wait_until
+from tests.vllm.processes import LOOKS_EVERY_S, environment, wait_freed, wait_in_loop, wait_until
 from tests.vllm.running import CONTEXT, MODEL, READY_WITHIN_S, Gateway
 from tests.vllm.talk import HELLO, TO_THE_END, Told, async_sdk, follow, sdk, start_streams
 
@@ -236,7 +236,7 @@ def test_client_that_leaves_ends_its_generation_in_vllm(gateway: Gateway, *, str
                 return seen[-1] == 1 or task.done()
 
             try:
-                await asyncio.to_thread(wait_until, runs_it, "vLLM runs it")
+                await wait_in_loop(runs_it, "vLLM runs it")
             except AssertionError as late:
                 raise AssertionError(f"{late}; running, as asked: {seen[:3]} … {seen[-3:]}") from None
             assert not task.done(), f"it was over when vLLM was asked: {task}"
@@ -263,7 +263,8 @@ def test_forty_at_once_never_more_than_the_slots_at_vllm_and_the_rest_are_told_w
             tasks = [asyncio.create_task(follow(client, length, seed=number)) for number in range(clients)]
             gathered = asyncio.gather(*tasks)
             while not gathered.done():
-                most = max(most, await asyncio.to_thread(gateway.running))
+                most = max(most, gateway.running())
+                await asyncio.sleep(LOOKS_EVERY_S)
             return await gathered
 
     told = asyncio.run(all_at_once())
@@ -306,9 +307,9 @@ def test_sigterm_finishes_what_runs_refuses_newcomers_and_leaves_nothing(gateway
         async with async_sdk(gateway) as client:
             tasks = await start_streams(client, 2, 1500)
             gateway.process.terminate()
-            await asyncio.to_thread(wait_until, lambda: not gateway.is_ready(), "/ready says that it drains", 5.0)
+            await wait_in_loop(lambda: not gateway.is_ready(), "/ready says that it drains", 5.0)
             body = {"model": MODEL, "messages": HELLO, "max_tokens": 4}
-            newcomer = await asyncio.to_thread(gateway.http.post, "/v1/chat/completions", json=body)
+            newcomer = gateway.http.post("/v1/chat/completions", json=body)
             assert not any(task.done() for task in tasks), "the streams were too short for this test"
             return newcomer, await asyncio.gather(*tasks)
 
