@@ -47,6 +47,7 @@ class Load:
         self._joules = 1000
         self._stopped = threading.Event()
         ways = [self._stream] * 9 + [self._whole] * 4 + [self._many] + [self._leaves] * 2 + [self._wrong]
+        ways += [self._returns] * 2
         self._threads = [threading.Thread(target=self._again, args=(way, n)) for n, way in enumerate(ways)]
         self._threads.append(threading.Thread(target=self._burn))
 
@@ -87,6 +88,12 @@ class Load:
         client.post(CHAT, chat(400), authorization=f"Bearer {TEAM}")
         if number % 2:
             client.until_events(3)
+
+    def _returns(self, client: Client, number: int) -> None:
+        refused = client.ask(CHAT, chat(10, text=f"({number}) {HISTORY}"), authorization=f"Bearer {TEAM}")
+        if told_s := refused.headers.get("retry-after"):
+            self._stopped.wait(float(told_s))
+            client.ask(CHAT, chat(10, text=f"({number}) {HISTORY}"), authorization=f"Bearer {TEAM}")
 
     def _wrong(self, client: Client, number: int) -> None:
         client.ask(CHAT, chat(4), authorization="Bearer guessed")

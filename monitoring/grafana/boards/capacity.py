@@ -150,6 +150,16 @@ REFUSALS_BY_REASON_AND_PRIORITY = course(
     stacked=True,
 )
 
+THOSE_WHO_CAME_BACK = course(
+    "Those who came back when they were told to",
+    "Requests a second that had been refused and came at the time of their Retry-After. Refused again: the load stays "
+    "for longer than could be foretold. Nothing here while there are refusals: clients don't obey it.",
+    [Query(rate("api_returns_total", by="outcome"), "{{outcome}}")],
+    "reqps",
+    stacked=True,
+    colors={"granted": GREEN, "refused": ORANGE},
+)
+
 WAITS_ALL_OF_THEM = warmth(
     "Waits, all of them",
     "Every wait in the line, however it ended; darker is more. Two bands, one at 0 and one "
@@ -325,7 +335,12 @@ BOARD = Board(
                 Row(8, [(12, slots_and_line()), (12, WAIT_FOR_A_SLOT)]),
                 Row(
                     8,
-                    [(8, ARRIVALS), (8, REFUSALS_BY_REASON_AND_PRIORITY), (8, WAITS_ALL_OF_THEM)],
+                    [
+                        (6, ARRIVALS),
+                        (6, REFUSALS_BY_REASON_AND_PRIORITY),
+                        (6, THOSE_WHO_CAME_BACK),
+                        (6, WAITS_ALL_OF_THEM),
+                    ],
                 ),
             ],
         ),
