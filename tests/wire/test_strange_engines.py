@@ -52,6 +52,15 @@ def test_named_stream_that_ends_without_its_last_event_is_an_error(gate: Gateway
     assert reply.events[-1].startswith(b"event: error\n")
 
 
+def test_engine_does_not_say_which_pages_may_read_an_answer(gate: Gateway, engine: Scripted) -> None:
+    """Some let every page, unasked: then a gateway without CORS_ORIGINS did, and one with them said it twice."""
+    everybody = b"access-control-allow-origin: *\r\naccess-control-allow-credentials: true\r\nx-kept: yes\r\n"
+    engine.say(JSON + everybody + sized(b'{"choices":[]}'))
+    reply = gate.ask(chat(stream=False))
+    assert reply.headers["x-kept"] == "yes"
+    assert not [name for name in reply.headers if name.startswith("access-control-")]
+
+
 def test_empty_stream_is_tried_again_and_then_refused(gate: Gateway, engine: Scripted) -> None:
     engine.say(SSE + chunked())
     engine.say(SSE + chunked(HELLO, DONE))

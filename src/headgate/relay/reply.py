@@ -50,6 +50,14 @@ _NOT_PASSED = frozenset(
             for of in ("requests", "tokens")
         ),
         *(b"x-headgate-engine", b"x-headgate-queue-ms", b"x-headgate-reason"),  # of a gateway behind this one
+        # Which pages may read an answer is for CORS_ORIGINS to say, and browsers refuse what is said twice.
+        *(
+            f"access-control-{what}".encode()
+            for what in (
+                *("allow-origin", "allow-credentials", "expose-headers"),
+                *("allow-methods", "allow-headers", "max-age"),
+            )
+        ),
     )
 )
 _SSE_HEADERS: Headers = [
