@@ -117,11 +117,12 @@ class Books:
         lease = life.lease
         size = len(call.body)
         prompt = reply.usage.prompt_tokens
-        took = (prompt or size / 4) + completion
-        if lease is not None and answered:
-            self._estimate.learn(call.key, size, prompt, completion, call.asked.sequences)
+        # Whoever leaves a prompt to the engine and goes has used it all the same.
+        worked = answered or (lease is not None and ending.reason == LEFT)
+        took = (prompt or size / 4) + completion if worked else 0.0
+        if lease is not None:
+            if answered and (ending.reason in (OK, LEFT) or reply.usage_told):  # an error is no short answer
+                self._estimate.learn(call.key, size, prompt, completion, call.asked.sequences)
             self._gate.settle(lease, took)
         if life.taken is not None and self._quotas is not None:
-            # Whoever leaves a prompt to the engine and goes has used it all the same.
-            worked = answered or (lease is not None and ending.reason == LEFT)
-            self._quotas.settle(life.taken, took if worked else 0.0)
+            self._quotas.settle(life.taken, took)

@@ -320,6 +320,7 @@ class Flow:
                 return await self._exchange(call, reply, life, slot, self._until(call, lease))
             except PutBack:
                 kept = lease
+                self._gate.settle(lease, 0.0)  # it is charged when it gets slots again
             except EngineBroke as broke:
                 life.failures += 1
                 if life.failures > 1 and broke.answer is None:
@@ -336,12 +337,17 @@ class Flow:
     def _take_a_slot(self, rank: int) -> None:
         """Put the least urgent of those who hold slots back in line, if it is less urgent and has been sent nothing.
 
-        Of equals the one that was granted last: the engine has done least for it.
+        Of equals the one that was granted last: the engine has done least for it. Of one turn of the loop each takes
+        another's; where a slot that is given back could be granted to nobody, everyone keeps theirs.
         """
         worst: Reply | None = None
         worst_rank = rank
-        for reply in reversed(self._running):
-            if self._ranks.get(reply, rank) > worst_rank and not reply.started:
+        for reply, engine in reversed(self._running.items()):
+            if (
+                self._ranks.get(reply, rank) > worst_rank
+                and reply.can_be_put_back
+                and self._gate.grants_what_is_given_back(engine)
+            ):
                 worst, worst_rank = reply, self._ranks[reply]
         if worst is not None:
             worst.put_back()
@@ -400,7 +406,7 @@ class Flow:
         if call.plan.streamed:
             self._holds.watch(reply)
         self._running[reply] = engine
-        if self._limits.preempt:
+        if self._limits.preempt and call.gated:
             self._ranks[reply] = call.rank
         try:
             route = self._engines.route(engine)

@@ -31,10 +31,11 @@ _TOKENS = "tokens:"
 
 
 class Taken(NamedTuple):
-    """What a request was charged, and how the buckets stood then."""
+    """What a request was charged, and how the buckets stood then; ``shared``: those that several gateways have."""
 
     charges: Sequence[Charge]
     decision: Decision
+    shared: bool = False
 
     def headers(self) -> Headers:
         """OpenAI's headers, for the limits that are the caller's own."""
@@ -98,14 +99,14 @@ class Quotas:
             return Taken(charges, self._rates.take(now, charges))
         for charge, ahead_s in zip(charges, decision.ahead_s, strict=True):
             self._rates.put(now, charge.bucket, ahead_s)
-        return Taken(charges, decision)
+        return Taken(charges, decision, shared=True)
 
     def settle(self, taken: Taken, tokens: float) -> None:
         """A request whose charges were taken has ended, and took so many tokens."""
         for charge in taken.charges:
             if charge.settles:
                 self._rates.settle(self._clock(), charge, tokens)
-                if self._shared is not None:
+                if self._shared is not None and taken.shared:  # what they were never charged they don't give back
                     self._shared.settle(charge, tokens)
 
     def start(self) -> None:

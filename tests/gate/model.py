@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -138,6 +139,7 @@ class Rig:
         old = self.running[nth % len(self.running)]
         self._end(old, self.running)
         self._catch_up()
+        self._settle(old.ticket, 0.0)
         again = Request(old.weight, old.size_bytes, request_timeout_s, False, old.queue_s, old.wake_s, kept=True)
         decision = self.ledger.offer(
             self.now,
@@ -196,7 +198,10 @@ class Rig:
 
     def settle(self, nth: int, tokens: float) -> None:
         """What a request took is known: while it holds its slots, or when it has ended."""
-        ticket = [*[each.ticket for each in self.running], *self.ended][nth % (len(self.running) + len(self.ended))]
+        served = [*[each.ticket for each in self.running], *self.ended]
+        self._settle(served[nth % len(served)], tokens)
+
+    def _settle(self, ticket: Ticket, tokens: float) -> None:
         charged = ticket.tokens
         self.ledger.settle(ticket, tokens)
         ticket.tokens = charged
@@ -284,7 +289,8 @@ class Rig:
     def _offered(self, request: Request, decision: Decision) -> None:
         ticket = request.ticket = decision.ticket
         alone = not self.line
-        closed = self.draining and not (request.front and self._ready() and not self.evicted)
+        passes = request.front or request.kept
+        closed = self.draining and not (passes and self._ready() and not self.evicted)
         direct = False
         if not closed:
             granted_weight, ticket.weight = ticket.weight, request.weight  # as it was when the ledger's order was told
@@ -293,7 +299,7 @@ class Rig:
             direct = direct and (request.front or capped is None or capped.admits(ticket))
             if not direct:
                 self.mirror.push(ticket, front=request.front)
-            elif not (request.front or request.kept):
+            elif not request.front:
                 self.mirror.serve(ticket)
             elif capped is not None:
                 capped.begin(ticket)
@@ -306,7 +312,7 @@ class Rig:
             if not direct:
                 self.mirror.take(ticket)
             self._grant(request, decision)
-        elif request.front or request.kept or (reason := self._reason_against(request)) is None:
+        elif passes or (reason := self._reason_against(request)) is None:
             assert isinstance(decision, Waiting), f"{decision} instead of a place in the line"
             self._displaced(decision, request)
             self.line.insert(sum(each.front for each in self.line) if request.front else len(self.line), request)
@@ -462,6 +468,9 @@ class Rig:
         else:
             left = [self.rules.wake_timeout_s - each.wake_s for each in self.line]
         soon = [each - self.now for name in self.held_back for each in self._still_held_back(name)]
+        beneath = self.mirror.beneath if isinstance(self.mirror, Capped) else self.mirror
+        if isinstance(beneath, Timely) and self._engines_with_room(Request(1, 0, inf, False, 0.0, 0.0)):
+            soon.append(beneath.next_late_s - self._queue_now())  # then what is free may be for another
         return self.now + min(left + soon) if left else None
 
 

@@ -137,3 +137,22 @@ def test_keys_without_a_cap_are_not_counted() -> None:
         order.serve(ticket)
     assert not order._keys
     assert not order._counted
+
+
+@pytest.mark.parametrize("name", ["priority", "fair"])
+def test_those_who_stand_aside_are_served_in_turn_though_many_have_left(name: Name) -> None:
+    """Of a crowd the newest goes first only while it has just come, which those who stand aside have not."""
+    books = Ledger(order=make_order(name, capped=True), queue_max=1000)
+    books.resize(0.0, "e0", 8)
+    claim = Claim(key="a", most=1, within_s=0.5)
+    holds = granted(books, claim)
+    for left in [waiting(books, claim) for _ in range(100)]:
+        books.leave(0.1, left)
+    in_turn = [waiting(books, claim, now=0.2) for _ in range(5)]
+    served = []
+    for _ in in_turn:
+        (verdict,) = books.leave(5.0, holds)
+        assert isinstance(verdict, Granted)
+        holds = verdict.ticket
+        served.append(holds)
+    assert served == in_turn

@@ -8,9 +8,9 @@ import pytest
 import uvloop
 
 from headgate.errors import Reason, Refusal
-from headgate.gate import Gate, Ledger
+from headgate.gate import Claim, Gate, Ledger, make_order
 from tests.gate.clock import others_run, pass_time, run
-from tests.gate.waiters import a_gate, in_line, refusal
+from tests.gate.waiters import a_gate, cancelled, in_line, refusal
 
 # Slots
 
@@ -123,6 +123,23 @@ def test_the_timer_serves_each_deadline_whatever_order_they_come_in() -> None:
 
         asked = [20.0, 5.0, 10.0, 1.0, 25.0]
         assert await asyncio.gather(*map(ended, asked)) == pytest.approx(asked, abs=0.01)
+
+    run(main())
+
+
+def test_slots_too_few_for_one_that_is_late_are_the_next_ones() -> None:
+    """Nobody comes or leaves: it is the moment at which it is too late that must wake the gate."""
+
+    async def main() -> None:
+        gate = a_gate(4, order=make_order("priority"))
+        await gate.acquire()
+        heavy = await in_line(gate.acquire(weight=4, claim=Claim(within_s=1.0)))
+        light = await in_line(gate.acquire(claim=Claim(within_s=3.0)))
+        lease = await light
+        assert lease.waited_s == pytest.approx(1.0, abs=0.1)
+        assert not heavy.done()
+        heavy.cancel()
+        await cancelled(heavy)
 
     run(main())
 

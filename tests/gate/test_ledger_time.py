@@ -124,6 +124,13 @@ def test_a_drain_lets_one_whose_engine_died_finish_on_another() -> None:
     granted(ledger.offer(1.0, front=True))
 
 
+def test_a_drain_lets_one_whose_slot_was_taken_have_its_place_in_the_line() -> None:
+    ledger = a_ledger()
+    granted(ledger.offer(0.0))
+    ledger.close(0.0, 30.0)
+    waiting(ledger.offer(1.0, kept=True))
+
+
 def test_the_drain_limit_refuses_all_who_wait_but_not_what_runs() -> None:
     ledger = a_ledger()
     running = granted(ledger.offer(0.0))

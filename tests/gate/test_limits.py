@@ -98,6 +98,14 @@ def test_preemptions_take_slots_away_and_their_number_is_remembered() -> None:
     assert ups[-1] <= down + 20, "it comes back to that number slowly"
 
 
+def test_a_number_at_which_it_preempted_does_not_slow_it_for_ever() -> None:
+    limit = a_limit(1000)
+    limit.read(CALM._replace(active=100, running=100.0, preempted=1))
+    for _ in range(300):
+        limit.read(CALM._replace(active=limit.slots, running=float(limit.slots)))
+    assert limit.slots > 500
+
+
 def test_a_line_inside_the_engine_takes_slots_away_if_it_lasts() -> None:
     limit = a_limit()
     lined_up = CALM._replace(running=60.0, waiting=40.0)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from headgate.gate.entries import Weights
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -36,10 +38,10 @@ class Capped:
 
     Attributes:
         beneath: those who may be granted; whoever stands aside isn't in it.
-        aside_weight: the weight of all who stand aside.
+        aside_weights: of all who stand aside.
     """
 
-    __slots__ = ("_counted", "_keys", "_make", "_stand_aside", "aside_weight", "beneath")
+    __slots__ = ("_counted", "_keys", "_make", "_stand_aside", "aside_weights", "beneath")
 
     def __init__(self, beneath: Callable[[], Order]) -> None:
         self._make = beneath
@@ -47,7 +49,7 @@ class Capped:
         self._keys: dict[str, _Key] = {}
         self._counted: dict[Ticket, int] = {}
         self._stand_aside: dict[Ticket, int] = {}  # each with its weight, which a grant may cut later
-        self.aside_weight = 0
+        self.aside_weights = Weights()
 
     def stands_aside(self, ticket: Ticket) -> bool:
         """Whether it waits for others of its key, and not for slots."""
@@ -73,7 +75,7 @@ class Capped:
         if len(key.aside) or not self._has_room(key, ticket, ticket.weight):
             key.aside.push(ticket)
             self._stand_aside[ticket] = ticket.weight
-            self.aside_weight += ticket.weight
+            self.aside_weights.add(ticket.weight)
         else:
             self.beneath.push(ticket)
             self._count(key, ticket, ticket.weight)
@@ -150,7 +152,7 @@ class Capped:
 
     def _not_aside(self, ticket: Ticket) -> int:
         weight = self._stand_aside.pop(ticket)
-        self.aside_weight -= weight
+        self.aside_weights.remove(weight)
         return weight
 
     def _count(self, key: _Key, ticket: Ticket, weight: int) -> None:

@@ -74,6 +74,38 @@ class Ticket:
     who: object = None
 
 
+class Weights:
+    """What many tickets weigh together.
+
+    Attributes:
+        all: each as it came, in slots.
+    """
+
+    __slots__ = ("_heavy", "all")
+
+    def __init__(self) -> None:
+        self.all = 0
+        self._heavy: dict[int, int] = {}  # of each weight over 1, how many there are
+
+    def add(self, weight: int) -> None:
+        self.all += weight
+        if weight > 1:
+            self._heavy[weight] = self._heavy.get(weight, 0) + 1
+
+    def remove(self, weight: int) -> None:
+        self.all -= weight
+        if weight > 1:
+            self._heavy[weight] -= 1
+            if not self._heavy[weight]:
+                del self._heavy[weight]
+
+    def within(self, most: int) -> int:
+        """Each cut to ``most``, the largest engine's slots, which is more than it will ever take."""
+        if most < 1:  # no engine has ever been ready
+            return 0
+        return self.all - sum([(weight - most) * number for weight, number in self._heavy.items() if weight > most])
+
+
 class Holder(NamedTuple):
     """One who holds slots, so many (``weight``), for ``held_s`` until now; ``number`` is its ticket's."""
 

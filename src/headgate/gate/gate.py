@@ -168,6 +168,7 @@ class Gate:
         if ledger.has_line:
             now = self._clock()
             self._settle(now, ledger.tick(now))
+            self._arm(now)
 
     def resize(self, engine: str, slots: int) -> None:
         """An engine has ``slots`` from now on; 0: it is not ready."""
@@ -228,6 +229,10 @@ class Gate:
     def held_on(self, engine: str) -> int:
         """Slots that are held on one engine."""
         return self._ledger.held_on(engine)
+
+    def grants_what_is_given_back(self, engine: str) -> bool:
+        """Whether a slot that comes free on one engine can be granted again."""
+        return self._ledger.grants_what_is_given_back(engine)
 
     def held_back_on(self, engine: str) -> int:
         """Slots of one engine that came free and are held back for its pace."""

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 from headgate.errors import Reason
 from headgate.gate.capped import Capped
 from headgate.gate.deadlines import Deadlines
-from headgate.gate.entries import NOBODY, Claim, Holder, Statistics, Ticket, Waiter
+from headgate.gate.entries import NOBODY, Claim, Holder, Statistics, Ticket, Waiter, Weights
 from headgate.gate.forecast import Forecast, View
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
@@ -84,7 +84,8 @@ class Ledger:
         self._timely = beneath if isinstance(beneath, Timely) else None
         self._deadlines = Deadlines()
         self._forecast = Forecast()
-        self._waiting_weight = self._waiting_bytes = 0
+        self._weights = Weights()
+        self._waiting_bytes = 0
         self._wake_at: float | None = None
         self._drain_until: float | None = None
         self._evicted = False
@@ -104,6 +105,10 @@ class Ledger:
         """Slots that are held on one engine."""
         return self._slots.held(engine)
 
+    def grants_what_is_given_back(self, engine: str) -> bool:
+        """Whether a slot that comes free on one engine can be granted: it is ready, and runs no more than it may."""
+        return self._slots.is_within(engine)
+
     def held_back_on(self, engine: str) -> int:
         """Slots of one engine that came free and are held back for its pace."""
         return self._slots.held_back(engine)
@@ -120,7 +125,7 @@ class Ledger:
     @property
     def has_line(self) -> bool:
         """Whether anybody waits; asked at every request."""
-        return self._waiting_weight > 0
+        return self._weights.all > 0
 
     @property
     def long_hold_s(self) -> float:
@@ -130,14 +135,14 @@ class Ledger:
     @property
     def idle(self) -> bool:
         """Nothing runs and nobody waits."""
-        return not self._slots.holders and not self._waiting_weight
+        return not self._slots.holders and not self._weights.all
 
     def fits(self, weight: int) -> bool:
         """Whether there is room for this weight and nobody waits for it: an offer would be granted at once.
 
         A key's own cap is another matter; so is a slot that was held back until a moment ago.
         """
-        if self._drain_until is not None or (self._waiting_weight and self._weight_in_turn):
+        if self._drain_until is not None or (self._weights.all and self._in_turn):
             return False
         return self._slots.has_room(weight)
 
@@ -146,9 +151,9 @@ class Ledger:
         return self._capped is not None and self._capped.stands_aside(ticket)
 
     @property
-    def _weight_in_turn(self) -> int:
-        """Of those who wait for slots."""
-        return self._waiting_weight if self._capped is None else self._waiting_weight - self._capped.aside_weight
+    def _in_turn(self) -> int:
+        """What those weigh who wait for slots."""
+        return self._weights.all if self._capped is None else self._weights.all - self._capped.aside_weights.all
 
     def offer(
         self,
@@ -176,7 +181,8 @@ class Ledger:
             claim: what its place in the line depends on.
             front: its engine died before the first byte. It goes to the head of the line, full or not, and
                 even in a drain, where an engine is ready.
-            kept: its slot was taken from it for somebody more urgent. It has a place in the line, full or not.
+            kept: its slot was taken from it for somebody more urgent, and its charge was settled. It has a place in
+                the line, full or not, and even in a drain.
             waited_s, waking_s: what it had spent in the line before that.
             who: handed out with what ``held`` and ``line`` show, until the ticket has ended.
 
@@ -197,13 +203,13 @@ class Ledger:
             tokens=claim.tokens,
             who=who,
         )
-        if self._drain_until is not None and not (front and self._slots.ready and not self._evicted):
+        if self._drain_until is not None and not ((front or kept) and self._slots.ready and not self._evicted):
             return self._refuse(now, ticket, Reason.DRAINING)
         self._slots.let_go(now)
-        if not self._waiting_weight and (front or self._capped is None or self._capped.admits(ticket)):
+        if not self._weights.all and (front or self._capped is None or self._capped.admits(ticket)):
             where = self._slots.room(weight)
             if where is not None:
-                if not (front or kept):
+                if not front:
                     self._order.serve(ticket)
                 elif self._capped is not None:
                     self._capped.begin(ticket)
@@ -247,7 +253,7 @@ class Ledger:
         else:
             raise LedgerError(f"ticket {ticket.number} has ended already")
         ticket.who = None
-        return self.tick(now) if self._waiting_weight else []
+        return self.tick(now) if self._weights.all else []
 
     def settle(self, ticket: Ticket, tokens: float) -> None:
         """A request that was served took so many tokens; it may have left already. A ``tick`` must follow."""
@@ -302,7 +308,13 @@ class Ledger:
     def next_deadline(self, now: float) -> float | None:
         """The real time at which ``tick`` must be called at the latest; None when nobody waits."""
         deadline = self._deadlines.next(now)
-        return None if deadline is None else min(deadline, self._slots.next_at)
+        if deadline is None:
+            return None
+        deadline = min(deadline, self._slots.next_at)
+        if self._timely is not None and self._slots.has_room(1):
+            # Slots are free, but too few for who is next: once that is too late, they are for somebody behind it.
+            deadline = min(deadline, now + self._timely.next_late_s - self._deadlines.clocks(now)[0])
+        return deadline
 
     def close(self, now: float, limit_s: float) -> list[Verdict]:
         """Drain: newcomers are refused, the line is served for as long as an engine is ready.
@@ -431,7 +443,7 @@ class Ledger:
 
     def _wait(self, ticket: Ticket, request_until: float) -> None:
         ticket.waiting = True
-        self._waiting_weight += ticket.weight
+        self._weights.add(ticket.weight)
         self._waiting_bytes += ticket.size_bytes
         queue_until, reason = ticket.queued_from + self.queue_timeout_s, Reason.QUEUE_TIMEOUT
         if request_until < queue_until:
@@ -444,7 +456,7 @@ class Ledger:
 
     def _forget(self, ticket: Ticket) -> None:
         ticket.waiting = False
-        self._waiting_weight -= ticket.weight
+        self._weights.remove(ticket.weight)
         self._waiting_bytes -= ticket.size_bytes
 
     def _expel(self, now: float, ticket: Ticket, reason: Reason) -> Refused:
@@ -462,6 +474,9 @@ class Ledger:
 
     def _view(self, now: float, weight: int, size_bytes: int, head: Ticket | None) -> View:
         largest = self._slots.largest
+        line_weight = self._weights.within(largest)
+        if self._capped is not None:
+            line_weight -= self._capped.aside_weights.within(largest)
         excess_bytes = self._waiting_bytes + size_bytes - self._queue_max_bytes
         mean_bytes = self._waiting_bytes / len(self._order) if self._waiting_bytes else inf
         return View(
@@ -469,7 +484,7 @@ class Ledger:
             holders=self._slots.holders,
             ready=bool(self._slots.ready),
             weight=min(weight, largest),
-            line_weight=min(self._weight_in_turn, len(self._order) * largest),
+            line_weight=line_weight,
             head_weight=1 if head is None else min(head.weight, largest),
             over=max(self._slots.active - self._slots.last_total, 0),
             places=max(1, ceil(excess_bytes / mean_bytes)),

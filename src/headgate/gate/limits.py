@@ -43,6 +43,8 @@ FULL = 0.95
 """The share of the slots that must be held, or held back for the pace, to call them short."""
 DOWN_MOST = 0.25
 UP_MOST = 0.04
+PAST = 1.25
+"""How far above the number at which it preempted an engine must get for that to be forgotten."""
 MEMORY = 0.8
 """How much of what was seen a second ago still counts."""
 SETTLE_S = 4.0
@@ -306,6 +308,8 @@ class Limit:
 
     def _up(self, room: float) -> None:
         step = max(0.25, self._exact * min(UP_MOST, 0.15 * room))
+        if self._preempted_at is not None and self._exact > PAST * self._preempted_at:
+            self._preempted_at = None  # what runs now is shorter than what was put back then
         if self._preempted_at is not None and self._exact + step > self._preempted_at:
             step = min(step, max(0.1, 0.002 * self._exact))
         if self._exact < self.most:

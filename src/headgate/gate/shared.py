@@ -96,7 +96,12 @@ class Shared:
             arguments += (rate.interval_s, rate.burst, cost)
         keys = tuple(PREFIX + charge.bucket for charge in charges)
         self._ask(_Question(keys, tuple(arguments), charges, asker))
-        return await asker
+        try:
+            return await asker
+        except asyncio.CancelledError:
+            if not asker.cancelled() and (decision := asker.result()) is not None and not decision.wait_s:
+                self._give_back(charges)  # its client left in the turn in which the answer came
+            raise
 
     def settle(self, charge: Charge, used: float) -> None:
         """As ``Rates.settle``, some time soon."""
@@ -120,13 +125,12 @@ class Shared:
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     answers = await self._answers(asked)
+                for question, answer in zip(asked, answers, strict=True):
+                    self._heed(question, answer)
             except Exception as error:  # whatever a client library may raise, no request shall feel it
                 self._questions[:0] = asked
                 self._lose(error)
                 await self._hang_up()
-                continue
-            for question, answer in zip(asked, answers, strict=True):
-                self._heed(question, answer)
 
     async def _answers(self, asked: list[_Question]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -142,9 +146,12 @@ class Shared:
         if not question.asker.done():
             question.asker.set_result(Decision(wait_s, tuple(ahead_s)))
         elif not wait_s:  # its client left meanwhile
-            for charge in question.charges:
-                if charge.settles:
-                    self.settle(charge, 0.0)
+            self._give_back(question.charges)
+
+    def _give_back(self, charges: Sequence[Charge]) -> None:
+        for charge in charges:
+            if charge.settles:
+                self.settle(charge, 0.0)
 
     async def _found(self) -> bool:
         try:

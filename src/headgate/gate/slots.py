@@ -141,6 +141,11 @@ class Slots:
         a_bin = self._bins.get(engine)
         return a_bin.active if a_bin is not None else 0
 
+    def is_within(self, engine: str) -> bool:
+        """Whether an engine is ready and no more of its slots are held than it has."""
+        a_bin = self._bins.get(engine)
+        return a_bin is not None and 0 < a_bin.active <= a_bin.slots
+
     def held_back(self, engine: str) -> int:
         """Slots of one engine that came free and can't be granted yet."""
         a_bin = self._bins.get(engine)

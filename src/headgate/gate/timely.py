@@ -112,6 +112,14 @@ class Timely:
         self._missed: dict[int, float] = {}  # by rank, the share of the latest that missed their time or place
 
     @property
+    def next_late_s(self) -> float:
+        """When the next of those in time is too late, on the queue clock; inf: none will be."""
+        due = self._due
+        while due and due[0][2] not in self._watched:
+            heappop(due)
+        return self._late_at(*due[0][::2]) if due else inf
+
+    @property
     def parked(self) -> int:
         """How many are too late to be served in time."""
         return len(self._parked)
@@ -187,7 +195,7 @@ class Timely:
         due = self._due
         while due:
             due_s, _, ticket = due[0]
-            if ticket in self._watched and due_s - min(self.lead_s, _LEAD_MOST * ticket.claim.within_s) > queue_s:
+            if ticket in self._watched and self._late_at(due_s, ticket) > queue_s:
                 break
             heappop(due)
             if ticket in self._watched:
@@ -196,6 +204,9 @@ class Timely:
                 self._note(ticket, missed=True)
                 self._parked.push(ticket)
                 self._since.setdefault(self._whose(ticket), OrderedDict())[ticket] = None
+
+    def _late_at(self, due_s: float, ticket: Ticket) -> float:
+        return due_s - min(self.lead_s, _LEAD_MOST * ticket.claim.within_s)
 
     def _is_crowd(self, ticket: Ticket) -> bool:
         """Whether far more of its rank comes than can be served in time."""
@@ -211,8 +222,8 @@ class Timely:
         newest = self._in_time.head(queue_s, newest=True)
         if newest is None or newest.weight > 1 or oldest.weight > 1:
             return oldest
-        within_s = newest.claim.within_s
-        return newest if within_s < inf and queue_s - newest.queued_from <= FRESH * within_s else oldest
+        within_s, waited_s = newest.claim.within_s, queue_s - newest.queued_from
+        return newest if within_s < inf and 0 <= waited_s <= FRESH * within_s else oldest
 
     def _note(self, ticket: Ticket, *, missed: bool) -> None:
         """One that had to be early was granted its slots in time, or ``missed`` its time or its place."""

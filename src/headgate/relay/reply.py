@@ -328,13 +328,15 @@ class Reply:
             self._release()
             self._done.set_exception(refusal)
 
-    def put_back(self) -> bool:
-        """Take its slot away: ``carry`` raises ``PutBack``. False where it is too late: it has begun, or ended."""
-        if self.started or self._done is None or self._done.done():
-            return False
-        self._done.set_exception(PutBack())
+    @property
+    def can_be_put_back(self) -> bool:
+        """Whether nothing of an answer has gone out, and it hasn't ended."""
+        return not self.started and self._done is not None and not self._done.done()
+
+    def put_back(self) -> None:
+        """Take its slot away, which can be done: ``carry`` raises ``PutBack``."""
         self._abort_exchange()
-        return True
+        self._break(PutBack())
 
     def tell_late(self, refusal: Refusal) -> Ending:
         """A refusal after the head has gone: an error event in a stream, a broken end in a whole reply."""
@@ -723,7 +725,7 @@ class Reply:
             return
         self._settle(self.tell_late(Refusal(Reason.ENGINE_FAILED, f"The answer was cut short: {why}.")))
 
-    def _break(self, broke: EngineBroke) -> None:
+    def _break(self, broke: EngineBroke | PutBack) -> None:
         """Nothing of the answer was sent: nor is anything of it in the books, or in those of the next try."""
         assert self._done is not None
         self.first_event_at = None
