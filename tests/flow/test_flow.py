@@ -16,11 +16,14 @@ from headgate.errors import Reason, Refusal
 from headgate.flow import Flow
 from headgate.gate import Gate, Ledger
 from headgate.gate.bookings import Bookings
+from headgate.gate.fair import Fair
+from headgate.gate.ordering import Order
 from headgate.openai import Asked, Dialect
 from headgate.relay.reply import Plan
 from headgate.relay.upstream import Unreachable, Upstream
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import Metrics
+from tests.relay.test_exchange import run
 from tests.relay.test_reply import END, HELLO, JSON, LATE, SSE, Client, chunked, play
 
 DONE = b"data: [DONE]\n\n"
@@ -59,15 +62,24 @@ class OneEngine:
 
 
 class Rig:
-    """A flow with one slot."""
+    """A flow with a gate, of one slot and in the order of coming where nothing else is said."""
 
-    def __init__(self, upstream: Upstream | None, *, request_timeout_s: float = 3600.0) -> None:
-        self.gate = Gate(Ledger(queue_max=4))
-        self.gate.resize("e0", 1)
+    def __init__(
+        self,
+        upstream: Upstream | None,
+        *,
+        slots: int = 1,
+        order: Order | None = None,
+        request_timeout_s: float = 3600.0,
+        preempt: bool = False,
+    ) -> None:
+        self.gate = Gate(Ledger(queue_max=4, order=order))
+        self.gate.resize("e0", slots)
         self.metrics = Metrics()
         self.engines = OneEngine(upstream)
-        log = RequestLog(io.StringIO(), as_json=True, level="error")
-        limits = Limits(request_timeout_s=request_timeout_s, status_hold_s=3600.0)
+        self.logged = io.StringIO()
+        self.log = log = RequestLog(self.logged, as_json=True, level="info")
+        limits = Limits(request_timeout_s=request_timeout_s, status_hold_s=3600.0, preempt=preempt)
         self.now_s: float | None = None
         self.flow = Flow(self.gate, self.engines, self.metrics, log, limits, self.clock, bookings=Bookings())
         self.refused: list[Refusal] = []
@@ -75,19 +87,29 @@ class Rig:
     def clock(self) -> float:
         return time.monotonic() if self.now_s is None else self.now_s
 
-    async def serve(self, client: Client, *, model: str = "m", gated: bool = True, body: bytes = b"{}") -> None:
-        plan = Plan(Dialect.OPENAI, streamed=True, wants_usage=False)
+    async def serve(
+        self,
+        client: Client,
+        *,
+        model: str = "m",
+        gated: bool = True,
+        body: bytes = b"{}",
+        rank: int = 0,
+        streamed: bool = True,
+    ) -> None:
+        plan = Plan(Dialect.OPENAI, streamed=streamed, wants_usage=False)
         call = Call(
             route="/r",
             target=b"/r",
             body=body,
             content_type=b"application/json",
-            asked=Asked(model=model, stream=True),
+            asked=Asked(model=model, stream=streamed),
             plan=plan,
             request_id="r1",
             key="k",
             arrived=self.clock(),
             gated=gated,
+            rank=rank,
         )
 
         def refuse(refusal: Refusal) -> int:
@@ -273,3 +295,34 @@ def test_ids_are_unique_and_ours() -> None:
         assert len({one.new_id() for _ in range(100)} | {other.new_id() for _ in range(100)}) == 200
 
     play(WHOLE, claim)
+
+
+def test_nobody_is_charged_for_what_the_engine_never_gave() -> None:
+    """Whoever is hit by a dying engine would have lost its turns as well."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+
+    async def claim(upstream: Upstream) -> None:
+        order = Fair()
+        rig = Rig(upstream, order=order)
+        for _ in range(5):
+            await rig.serve(Client())
+        assert rig.ended() == [("599", "engine_failed")] * 5
+        (member,) = order._keys.members.values()
+        assert member.finish == 0
+
+    run(hang_up, claim)
+
+
+def test_an_error_of_the_engine_is_no_short_answer() -> None:
+    """Thirty of them had it expect five tokens of a caller's next answer, so that a burst passed its token limit."""
+
+    async def claim(upstream: Upstream) -> None:
+        rig = Rig(upstream)
+        expected = rig.flow._estimate.answer("k", None)
+        for _ in range(30):
+            await rig.serve(Client())
+        assert rig.flow._estimate.answer("k", None) == expected
+
+    play(JSON.replace(b"200 OK", b"400 Bad Request") + b"content-length: 2\r\n\r\n{}", claim)
