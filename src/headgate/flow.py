@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from headgate import openai
@@ -169,7 +170,7 @@ class Flow:
         line, _ = self._gate.outlook(PLACES_TOLD)
         for position, waiter in enumerate(line, 1):
             if isinstance(waiter.who, Asker) and waiter.who.tells_place:
-                eta = "" if waiter.eta_s is None else f" eta_s={waiter.eta_s:.0f}"
+                eta = "" if waiter.eta_s is None else f" eta_s={ceil(waiter.eta_s)}"
                 waiter.who.reply.comment(f"queued position={position}{eta}")
 
     def cut_all(self, refusal: Refusal) -> int:

@@ -59,10 +59,14 @@ class Request:
     kept: bool = False
     ticket: Ticket = field(init=False)
 
+    @property
+    def own_left_s(self) -> float:
+        """Of the time that its caller gives it, whether an engine is ready or not."""
+        return self.ticket.claim.deadline_s - self.queue_s - self.wake_s
+
     def overdue(self, rules: Rules) -> Reason | None:
         queue_left_s = rules.queue_timeout_s - self.queue_s
-        own_left_s = self.ticket.claim.deadline_s - self.queue_s
-        if own_left_s <= 0 and own_left_s < min(queue_left_s, self.request_left_s):
+        if self.own_left_s <= 0:
             return Reason.WAIT_TOO_LONG
         if min(queue_left_s, self.request_left_s) <= 0:
             return Reason.QUEUE_TIMEOUT if queue_left_s <= self.request_left_s else Reason.REQUEST_TIMEOUT
@@ -463,10 +467,11 @@ class Rig:
 
     def _next_deadline(self) -> float | None:
         if self._ready():
-            left = [min(self.rules.queue_timeout_s, each.ticket.claim.deadline_s) - each.queue_s for each in self.line]
+            left = [self.rules.queue_timeout_s - each.queue_s for each in self.line]
             left += [each.request_left_s for each in self.line]
         else:
             left = [self.rules.wake_timeout_s - each.wake_s for each in self.line]
+        left += [each.own_left_s for each in self.line]
         soon = [each - self.now for name in self.held_back for each in self._still_held_back(name)]
         beneath = self.mirror.beneath if isinstance(self.mirror, Capped) else self.mirror
         if isinstance(beneath, Timely) and self._engines_with_room(Request(1, 0, inf, False, 0.0, 0.0)):

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from headgate.errors import Reason
-from headgate.gate import Ledger
+from headgate.gate import Claim, Ledger
 from headgate.gate.outcomes import Granted, Refused
 from tests.gate.says import a_ledger, granted, reason, served, waiting
 
@@ -79,6 +79,18 @@ def test_while_no_engine_is_ready_both_modes_keep_a_line(mode: Literal["queue", 
     assert reason(ledger.offer(0.0)) is Reason.QUEUE_FULL
     assert served(ledger.resize(1.0, "e0", 1)) == [first]
     assert served(ledger.leave(2.0, first)) == [second]
+
+
+def test_a_callers_own_deadline_runs_whether_an_engine_is_ready_or_not() -> None:
+    ledger = a_ledger(queue_timeout_s=5.0)
+    granted(ledger.offer(0.0))
+    ticket = waiting(ledger.offer(0.0, claim=Claim(deadline_s=3.0)))
+    ledger.resize(1.0, "e0", 0)
+    assert ledger.next_deadline(1.0) == 3.0
+    assert not ledger.tick(2.9)
+    (refused,) = ledger.tick(3.0)
+    assert isinstance(refused, Refused)
+    assert (refused.ticket, refused.reason) == (ticket, Reason.WAIT_TOO_LONG)
 
 
 def test_in_reject_mode_newcomers_are_refused_while_those_who_waited_for_waking_stand_in_line() -> None:

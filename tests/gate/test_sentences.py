@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headgate.gate import Ledger
+from headgate.gate import Claim, Ledger
 from headgate.gate.outcomes import Decision, Refused
 from headgate.gate.sentences import sentence
 from tests.gate.says import a_ledger, granted, waiting
@@ -42,6 +42,16 @@ def test_queue_full_while_the_engine_wakes() -> None:
     ledger.expect(0.0, 3000.0)
     wanted = "The model is not ready yet and no line is kept. Try again in about 50 minutes."
     assert said(ledger, ledger.offer(0.0)) == wanted
+
+
+def test_a_deadline_of_its_own_that_passed() -> None:
+    ledger = a_ledger(slots=2)
+    granted(ledger.offer(0.0, weight=2))
+    waiting(ledger.offer(0.0, claim=Claim(deadline_s=0.25)))
+    (refused,) = ledger.tick(0.25)
+    assert isinstance(refused, Refused)
+    wanted = "The model is busy: both slots are taken, and this request may wait for 0.25 s at most."
+    assert sentence(refused, ledger).startswith(wanted)
 
 
 def test_queue_timeout() -> None:

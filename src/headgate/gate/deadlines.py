@@ -1,14 +1,15 @@
 """When a wait is over: two clocks that take turns, and a heap of deadlines on each.
 
-The queue clock runs while an engine is ready, the wake clock while none is; together they make real time. A
-deadline stands on one of them and never moves, so a turn of the clocks costs nothing however long the line
-is. Apart from the ledger because this is all that knows the clocks. It refuses nobody: it only names the
+The queue clock runs while an engine is ready, the wake clock while none is; together they make real time, on which
+stands what a caller has set itself. A deadline stands on one of the three and never moves, so a turn of the clocks
+costs nothing however long the line is. Apart from the ledger because this is all that knows the clocks. It refuses nobody: it only names the
 tickets whose time is over.
 """
 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING
 
 from headgate.errors import Reason
@@ -28,7 +29,7 @@ _Entry = tuple[float, int, "Ticket", Reason]
 class Deadlines:
     """Deadlines of waiting tickets. Every ``now`` is real time in seconds and never goes back."""
 
-    __slots__ = ("_awake", "_queue", "_slept_s", "_turned_at", "_wake")
+    __slots__ = ("_awake", "_own", "_queue", "_slept_s", "_turned_at", "_wake")
 
     def __init__(self) -> None:
         self._awake = False
@@ -36,6 +37,7 @@ class Deadlines:
         self._slept_s = 0.0
         self._queue: list[_Entry] = []
         self._wake: list[_Entry] = []
+        self._own: list[_Entry] = []
 
     def clocks(self, now: float) -> tuple[float, float]:
         """What the queue clock and the wake clock show, in seconds from an origin of their own."""
@@ -48,11 +50,14 @@ class Deadlines:
         self._awake = awake
         self._turned_at = now
 
-    def add(self, ticket: Ticket, queue_at: float, reason: Reason, wake_at: float, *, live: int) -> None:
+    def add(self, ticket: Ticket, queue_at: float, reason: Reason, wake_at: float, own_at: float, *, live: int) -> None:
         """Watch a ticket: until ``queue_at`` on the queue clock, which ends in ``reason``, and ``wake_at``.
 
-        ``live`` is the number of tickets that wait, this one included.
+        ``own_at`` is the caller's own, in real time; inf: it has none. ``live`` is the number of tickets that wait,
+        this one included.
         """
+        if own_at < inf:
+            _push(self._own, (own_at, ticket.number, ticket, Reason.WAIT_TOO_LONG), live)
         _push(self._queue, (queue_at, ticket.number, ticket, reason), live)
         _push(self._wake, (wake_at, ticket.number, ticket, Reason.ENGINE_UNAVAILABLE), live)
 
@@ -62,7 +67,7 @@ class Deadlines:
 
     def due(self, now: float) -> tuple[Ticket, Reason] | None:
         """A waiting ticket whose time is over, the longest first; the caller ends it and asks again."""
-        for heap, clock_s in zip((self._queue, self._wake), self.clocks(now), strict=True):
+        for heap, clock_s in zip((self._own, self._queue, self._wake), (now, *self.clocks(now)), strict=True):
             entry = _top(heap)
             if entry is not None and entry[0] <= clock_s:
                 heappop(heap)
@@ -73,7 +78,10 @@ class Deadlines:
         """The real time of the earliest deadline if the clocks don't turn before; None when nobody waits."""
         queue_s, wake_s = self.clocks(now)
         entry, clock_s = (_top(self._queue), queue_s) if self._awake else (_top(self._wake), wake_s)
-        return None if entry is None else now + (entry[0] - clock_s)
+        if entry is None:
+            return None
+        at, own = now + (entry[0] - clock_s), _top(self._own)
+        return at if own is None else min(at, own[0])
 
 
 def _push(heap: list[_Entry], entry: _Entry, live: int) -> None:

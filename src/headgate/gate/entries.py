@@ -27,7 +27,8 @@ class Claim(NamedTuple):
         rank: how far it stands back: 0 normal, below 0 sooner, above 0 later.
         tokens: how many it is expected to take, prompt and answer.
         within_s: its answer is good if its first token comes so soon after its arrival; inf: whenever.
-        deadline_s: it is of no use if it has no slot so soon after its arrival: it is refused then, or at once.
+        deadline_s: it is of no use if it has no slot so soon after its arrival, whether an engine is ready or not: it
+            is refused then, or at once.
         most: slots that its key may hold; None: all (``capped``).
         booked: it was refused before, and comes back at the time that it was told.
         answer: how long each of its answers is expected to be, in tokens.

@@ -448,11 +448,9 @@ class Ledger:
         queue_until, reason = ticket.queued_from + self.queue_timeout_s, Reason.QUEUE_TIMEOUT
         if request_until < queue_until:
             queue_until, reason = request_until, Reason.REQUEST_TIMEOUT
-        own_until = ticket.queued_from + ticket.claim.deadline_s
-        if own_until < queue_until:
-            queue_until, reason = own_until, Reason.WAIT_TOO_LONG
         wake_until = ticket.woken_from + self.wake_timeout_s
-        self._deadlines.add(ticket, queue_until, reason, wake_until, live=len(self._order))
+        own_until = ticket.queued_from + ticket.woken_from + ticket.claim.deadline_s
+        self._deadlines.add(ticket, queue_until, reason, wake_until, own_until, live=len(self._order))
 
     def _forget(self, ticket: Ticket) -> None:
         ticket.waiting = False

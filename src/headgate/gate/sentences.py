@@ -7,7 +7,7 @@ because words change for other reasons than races do. Which reason it is was dec
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from headgate.errors import Reason
@@ -34,6 +34,8 @@ def _what(reason: Reason, ticket: Ticket, ledger: Ledger) -> str:
             return f"{_busy(ticket, ledger)} and the line of {ledger.queue_max} is full."
         case Reason.QUEUE_FULL:
             return f"{_busy(ticket, ledger)} and the line holds as many bytes as it may."
+        case Reason.WAIT_TOO_LONG if ticket.claim.deadline_s < inf:
+            return f"{_busy(ticket, ledger)}, and this request may wait for {ticket.claim.deadline_s:g} s at most."
         case Reason.WAIT_TOO_LONG:
             return f"{_busy(ticket, ledger)}, and it would take too long until one comes free."
         case Reason.SHED:
