@@ -2,8 +2,8 @@
 
 The queue clock runs while an engine is ready, the wake clock while none is; together they make real time, on which
 stands what a caller has set itself. A deadline stands on one of the three and never moves, so a turn of the clocks
-costs nothing however long the line is. Apart from the ledger because this is all that knows the clocks. It refuses nobody: it only names the
-tickets whose time is over.
+costs nothing however long the line is. Apart from the ledger because this is all that knows the clocks. It refuses
+nobody: it only names the tickets whose time is over.
 """
 
 from __future__ import annotations
