@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from headgate.keys import edit
+from headgate.keys.records import hash_of
 from headgate.workbench.check import Look, port, remote, report
 from headgate.workbench.check.finding import Verdict
 from tests.simulated import simulated_engine
@@ -84,6 +86,25 @@ def test_a_key_that_was_given_is_not_shown(tmp_path: Path) -> None:
 def test_an_open_host_with_no_key_warns(tmp_path: Path) -> None:
     status, said = check(tmp_path, host="0.0.0.0")
     assert (status, verdicts(said)["keys"]) == (0, "warn")
+
+
+def test_a_keys_file_is_a_key_that_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(edit.add("", "team-a", {"hash": hash_of("secret")}))
+    for host in ("0.0.0.0", "127.0.0.1"):
+        status, said = check(tmp_path, api_keys_file=str(file), host=host)
+        assert (status, verdicts(said)["keys"]) == (0, "ok")
+        assert f"an API key is asked for (1 key in {file})" in said["findings"][-1]["what"]
+
+
+@pytest.mark.parametrize("content", [None, "[keys.team-a]\n", "[keys"])
+def test_a_keys_file_with_which_serve_does_not_start_fails(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "keys.toml"
+    if content is not None:
+        file.write_text(content)
+    status, said = check(tmp_path, api_keys_file=str(file))
+    assert (status, verdicts(said)["keys"]) == (1, "fail")
+    assert str(file) in said["findings"][-1]["what"]
 
 
 def test_a_taken_port_fails_and_names_who_has_it() -> None:

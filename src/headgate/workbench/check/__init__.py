@@ -87,7 +87,8 @@ class Look:
             name = settings.served_model_name or SIMULATED_MODEL
             yield ok("engine", f"SIMULATED: it makes up text as `{name}`, with no GPU and no model")
         yield port.look(settings.host, settings.port)
-        yield port.open_door(settings.host, settings.api_key, ops_open=settings.ops_auth == "open")
+        ops_open = settings.ops_auth == "open"
+        yield port.open_door(settings.host, settings.api_key, settings.api_keys_file, ops_open=ops_open)
 
     def _vllm(self, settings: Settings, args: list[str], wish: fit.Wishes) -> Iterator[Finding]:
         assert settings.model is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from headgate.keys import KeysError, store
 from headgate.workbench.check.finding import Finding, fail, ok, warn
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -36,18 +37,28 @@ def look(host: str, port: int) -> Finding:
     return ok("port", f"a free port of {host}" if port == 0 else f"{where} is free")
 
 
-def open_door(host: str, api_key: str | None, *, ops_open: bool) -> Finding:
-    """Who may come in."""
+def open_door(host: str, api_key: str | None, keys_file: Path | None, *, ops_open: bool) -> Finding:
+    """Who may come in. A keys file is read as ``serve`` reads it, which doesn't start with one that is wrong."""
+    counted = ""
+    if keys_file is not None:
+        try:
+            keys = len(store.load(keys_file))
+        except KeysError as error:
+            mend = "Mend it there." if keys_file.exists() else f"`headgate keys add NAME --file {keys_file}` makes it."
+            return fail("keys", f"API_KEYS_FILE = {str(keys_file)!r}: {error}", mend)
+        counted = f" ({keys} {'key' if keys == 1 else 'keys'} in {keys_file})"
+    is_open = api_key is None and keys_file is None
+    asked = "no API key is asked for" if is_open else f"an API key is asked for{counted}"
     if host in _LOOPBACK:
-        return ok("keys", "only this machine can reach it" + ("" if api_key else "; no API key is asked for"))
-    if api_key is None:
+        return ok("keys", f"only this machine can reach it; {asked}")
+    if is_open:
         return warn(
             "keys",
             f"{host} is open to others, and no API key is set: whoever reaches it can use the model",
-            "Set HEADGATE_API_KEY.",
+            "Set HEADGATE_API_KEY or HEADGATE_API_KEYS_FILE.",
         )
     seen = "; /metrics and /status are open to all (OPS_AUTH=key closes them)" if ops_open else ""
-    return ok("keys", f"{host} is open to others, and an API key is asked for{seen}")
+    return ok("keys", f"{host} is open to others, and {asked}{seen}")
 
 
 def _refused(error: OSError, host: str, port: int, where: str) -> tuple[str, str]:
