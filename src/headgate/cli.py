@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -182,7 +183,7 @@ def simulate(arguments: tuple[str, ...]) -> None:
 def _announce(gateway: Gateway, url: str) -> None:
     """What a person sees at the start, on standard output; the log is on standard error."""
     from headgate.app import is_loopback
-    from headgate.settings import SIMULATED_MODEL, Engine
+    from headgate.settings import PREFIX, SIMULATED_MODEL, Engine, unread
 
     settings = gateway.settings
     kind = settings.engine_kind
@@ -209,3 +210,10 @@ def _announce(gateway: Gateway, url: str) -> None:
             err=True,
         )
     sys.stdout.flush()
+    if ignored := unread(os.environ, settings.model_fields_set):
+        logging.getLogger(__name__).warning(
+            "not read from the environment, where settings begin with %s: %s; set %s",
+            PREFIX,
+            ", ".join(ignored),
+            ", ".join(f"{PREFIX}{name}" for name in ignored),
+        )

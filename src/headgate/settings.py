@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +29,13 @@ BARE = frozenset(
         "otel_exporter_otlp_endpoint",
     )
 )
+WIDESPREAD = frozenset(
+    (
+        *("host", "port", "model", "engine", "served_model_name", "cache_dir", "redis_url", "trusted_proxies"),
+        *("cors_origins", "max_connections", "log_level", "log_format", "preempt", "shed", "final_event"),
+    )
+)
+"""Names that other programs read too: without the prefix they say nothing of what was meant for us."""
 FILE = "headgate.toml"
 SIMULATED_MODEL = "headgate-simulated"
 
@@ -312,6 +319,18 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
         if variable.startswith(PREFIX) and not made_up and not empty:
             found[name] = variable
     return found
+
+
+def unread(environ: Mapping[str, str], given: Collection[str]) -> list[str]:
+    """The variables that were meant as settings, and are not read for want of the prefix.
+
+    They are to be told of: a key that isn't read leaves the door open, and nothing else would show it.
+
+    Args:
+        given: names of settings that were given some other way: those variables are another program's.
+    """
+    known = {*given, *variables(environ), *BARE, *WIDESPREAD}
+    return [name.upper() for name in Settings.model_fields if environ.get(name.upper()) and name not in known]
 
 
 class _Environment(PydanticBaseSettingsSource):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.settings import BARE, Engine, Settings, SettingsError, load
+from headgate.settings import BARE, WIDESPREAD, Engine, Settings, SettingsError, load, unread
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,20 @@ def test_other_bare_names_and_lower_case_ones_are_not_ours() -> None:
     settings = load({}, {"HOST": "0.0.0.0", "PORT": "9", "MODEL": "x", "API_KEY": "x", "max_active": "3"})
     assert (settings.host, settings.port, settings.model, settings.api_key) == ("127.0.0.1", 8080, None, None)
     assert settings.max_active is None
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "ADMIN_KEY", "OPS_AUTH", "API_KEYS_FILE", "ENGINE_URLS", "SLO_TTFT_S"])
+def test_name_that_can_only_be_ours_is_told_of_where_it_lacks_the_prefix(name: str) -> None:
+    assert unread({name: "x"}, ()) == [name]
+    assert unread({name: ""}, ()) == [], "an empty one is not given"
+    assert unread({name: "x", f"HEADGATE_{name}": "y"}, ()) == [], "the setting is made: the other is somebody else's"
+    assert unread({name: "x"}, {name.lower()}) == []
+
+
+def test_names_that_are_read_bare_or_that_other_programs_have_are_not_told_of() -> None:
+    names = {"HOST", "PORT", "MODEL", "LOG_LEVEL", "REDIS_URL", "ENGINE", *(name.upper() for name in BARE)}
+    assert unread(dict.fromkeys(names, "x"), ()) == []
+    assert {name.lower() for name in names} | WIDESPREAD <= set(Settings.model_fields)
 
 
 def test_what_kubernetes_makes_up_for_a_service_called_headgate_is_passed_over() -> None:

@@ -77,6 +77,16 @@ def test_a_bad_setting_is_named_and_the_rest_of_the_machine_is_looked_at_all_the
     assert verdicts(said)["python"] == "ok"
 
 
+def test_a_variable_that_lacks_the_prefix_is_told_of_without_its_value(tmp_path: Path) -> None:
+    for flags in ({}, {"queue_max": "lots"}):
+        _, said = check(tmp_path, env=environment(API_KEY="very-secret", SLO_TTFT_S="2"), **flags)
+        assert verdicts(said)["settings"] == "warn"
+        assert "Set HEADGATE_API_KEY, HEADGATE_SLO_TTFT_S." in [finding["mend"] for finding in said["findings"]]
+        assert "very-secret" not in json.dumps(said)
+    _, said = check(tmp_path, env=environment(SLO_TTFT_S="2"), slo_ttft_s="1")
+    assert verdicts(said)["settings"] == "ok"
+
+
 def test_a_key_that_was_given_is_not_shown(tmp_path: Path) -> None:
     _, said = check(tmp_path, api_key="sk-very-secret", host="0.0.0.0")
     assert "very-secret" not in json.dumps(said)

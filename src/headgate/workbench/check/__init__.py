@@ -17,10 +17,10 @@ from rich.console import Console
 from headgate import __version__
 from headgate import settings as settings_
 from headgate.pool.launchers.vllm import VllmLauncher
-from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
+from headgate.settings import PREFIX, SIMULATED_MODEL, Engine, Settings, SettingsError
 from headgate.workbench.check import fit, gpu, machine, port, remote, report, vllm
 from headgate.workbench.check import model as model_
-from headgate.workbench.check.finding import Finding, Verdict, fail, ok, size
+from headgate.workbench.check.finding import Finding, Verdict, fail, ok, size, warn
 
 WORKS = 0
 FAILS = 1
@@ -55,6 +55,7 @@ class Look:
         self, model: str | None, flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None = None
     ) -> None:
         self._environ = environ
+        self._flags = {name for name, value in flags.items() if value is not None}
         self._bad: Finding | None = None
         self._settings = Settings.model_construct()
         self._will: list[str] = []
@@ -68,11 +69,13 @@ class Look:
         """Everything there is to look at, each as soon as it is seen."""
         if self._bad is not None:
             yield self._bad
+            yield from self._unread()
             yield from machine.look(self._settings.cache_dir, self._environ, with_vllm=False, gpus_used=0)
             return
         settings = self._settings
         kind = settings.engine_kind
         yield ok("settings", f"engine {kind.value}, {_because(settings)}{_given(settings)}")
+        yield from self._unread()
         args = _words(settings.engine_args)
         wish = fit.wishes(args)
         with_vllm = kind is Engine.VLLM
@@ -89,6 +92,15 @@ class Look:
         yield port.look(settings.host, settings.port)
         ops_open = settings.ops_auth == "open"
         yield port.open_door(settings.host, settings.api_key, settings.api_keys_file, ops_open=ops_open)
+
+    def _unread(self) -> Iterator[Finding]:
+        ignored = settings_.unread(self._environ, {*self._settings.model_fields_set, *self._flags})
+        if ignored:
+            yield warn(
+                "settings",
+                f"not read from the environment, where settings begin with {PREFIX}: {', '.join(ignored)}",
+                f"Set {', '.join(f'{PREFIX}{name}' for name in ignored)}.",
+            )
 
     def _vllm(self, settings: Settings, args: list[str], wish: fit.Wishes) -> Iterator[Finding]:
         assert settings.model is not None
