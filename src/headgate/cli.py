@@ -6,12 +6,14 @@ import logging
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headgate import __version__
+from headgate.keys import KeysError, Role, store
 from headgate.keys.command import keys
 from headgate.workbench.bench.command import bench
 from headgate.workbench.compare.command import compare
@@ -20,6 +22,7 @@ from headgate.workbench.report.command import report
 
 if TYPE_CHECKING:
     from headgate.app import Gateway
+    from headgate.settings import Settings
 
 COMMON = frozenset(
     (
@@ -189,7 +192,8 @@ def _announce(gateway: Gateway, url: str) -> None:
     kind = settings.engine_kind
     say = click.echo
     say(f"Headgate {__version__} listens on {url}")
-    say(f"  page     {url}/   (slots, line and engines, live)")
+    here = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    say(f"  page     {here}/   (slots, line and engines, live)")
     if kind is Engine.SIMULATED:
         say(f"  engine   SIMULATED: it makes up text, with no GPU and no model, as `{SIMULATED_MODEL}`")
         say("           for a real one: headgate serve Qwen/Qwen2.5-0.5B-Instruct   (needs vLLM and a GPU)")
@@ -199,9 +203,10 @@ def _announce(gateway: Gateway, url: str) -> None:
         say(f"  engine   vllm serve {settings.model}   (loading; requests wait for it)")
     name = settings.served_model_name or settings.model or (SIMULATED_MODEL if kind is Engine.SIMULATED else "MODEL")
     messages = '[{"role": "user", "content": "Hello"}]'
-    say(f"  try      curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d \\")
+    key = _key_header(settings)
+    say(f"  try      curl -N {here}/v1/chat/completions -H 'content-type: application/json' {key}-d \\")
     say(f"""             '{{"model": "{name}", "stream": true, "messages": {messages}}}'""")
-    if settings.admin_key is None:
+    if settings.admin_key is None and not _has_admin(settings.api_keys_file):
         say(f"  admin    key made for this run: {gateway.admin_key}")
     is_open = settings.api_key is None and settings.api_keys_file is None
     if is_open and not is_loopback(settings.host):
@@ -217,3 +222,21 @@ def _announce(gateway: Gateway, url: str) -> None:
             ", ".join(ignored),
             ", ".join(f"{PREFIX}{name}" for name in ignored),
         )
+
+
+def _key_header(settings: Settings) -> str:
+    """What curl needs where a key is asked for: where the key may be found, and never the key."""
+    if settings.api_key is not None:
+        return '-H "authorization: Bearer $HEADGATE_API_KEY" '
+    return '-H "authorization: Bearer hg-…" ' if settings.api_keys_file is not None else ""
+
+
+def _has_admin(keys_file: Path | None) -> bool:
+    """Whether somebody has an admin's key already: then none need be told to all who can read the log."""
+    if keys_file is None:
+        return False
+    try:
+        found = store.load(keys_file).values()
+    except KeysError:  # it was right a moment ago; the gateway goes on with what it read
+        return False
+    return any(key.role is Role.ADMIN and time.time() < key.expires_at for key in found)

@@ -193,7 +193,10 @@ class Settings(BaseSettings):
         None, description="Keys with roles and limits, in TOML; read anew when it changes. `headgate keys` writes it."
     )
     admin_key: str | None = Field(
-        None, min_length=8, description="Key for /admin; made up and shown if not set.", repr=False
+        None,
+        min_length=8,
+        description="Key for /admin; made up if not set, and shown unless the keys file has an admin.",
+        repr=False,
     )
     rate_limit_per_min: Annotated[
         Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None, BeforeValidator(_off)

@@ -3,8 +3,45 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
+
+from headgate.keys import edit
+from headgate.keys.records import hash_of
 from tests.wire.gateway import gateway
+
+
+def announced(*flags: str) -> str:
+    """All of standard output, of a start and its end."""
+    with gateway("http://127.0.0.1:9", *flags, ready=False) as gate:
+        gate.terminate()
+        gate.exit_status()
+        assert gate.process.stdout is not None
+        return "".join((*gate.said, gate.process.stdout.read()))
+
+
+def test_request_to_try_carries_the_key_and_goes_to_an_address() -> None:
+    said = announced("--host", "0.0.0.0", "--api-key", "very-secret")
+    assert "listens on http://0.0.0.0:" in said
+    [page, curl] = [line for line in said.splitlines() if line.startswith(("  page ", "  try "))]
+    assert " http://127.0.0.1:" in page
+    assert " http://127.0.0.1:" in curl
+    assert '-H "authorization: Bearer $HEADGATE_API_KEY" -d' in curl
+    assert "very-secret" not in said
+
+
+def test_request_to_try_carries_no_key_where_none_is_asked_for() -> None:
+    assert "authorization" not in announced()
+
+
+@pytest.mark.parametrize("role", ["user", "admin"])
+def test_admin_key_is_made_up_and_told_where_nobody_has_one(role: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(edit.add("", "a", {"hash": hash_of("secret"), "role": role}))
+    said = announced("--api-keys-file", str(file))
+    assert ("key made for this run" in said) is (role == "user")
+    assert '-H "authorization: Bearer hg-…"' in said
 
 
 def test_variable_that_lacks_the_prefix_is_told_of_once_without_its_value() -> None:
