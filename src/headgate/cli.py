@@ -40,16 +40,21 @@ class _WithSettings(click.Command):
         return [*super().get_params(ctx), *_setting_flags()]
 
 
+def _flag(name: str) -> str:
+    """A setting on the command line, where the model is an argument."""
+    return "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
+
+
 def _setting_flags() -> list[click.Parameter]:
-    from headgate.settings import Settings
+    from headgate.settings import Settings, default_of
 
     flags: list[click.Parameter] = []
     for name, field in Settings.model_fields.items():
         if name == "model":
             continue
-        flag = f"--{name.replace('_', '-')}"
         help_ = re.split(r"[;:.](?: |$)", field.description or "")[0]
-        flags.append(click.Option([flag, name], help=help_, metavar="VALUE", hidden=name not in COMMON))
+        help_ = f"{help_}. [{default_of(name)}]"
+        flags.append(click.Option([_flag(name), name], help=help_, metavar="VALUE", hidden=name not in COMMON))
     return flags
 
 
@@ -62,12 +67,15 @@ def main() -> None:
 def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
-    from headgate.settings import Settings
+    from headgate.settings import Settings, default_of
 
     formatter = ctx.make_formatter()
-    with formatter.section("Every setting"):
+    with formatter.section("Every setting, and its default"):
         formatter.write_dl(
-            [(f"--{name.replace('_', '-')}", field.description or "") for name, field in Settings.model_fields.items()]
+            [
+                (_flag(name), f"{field.description} [{default_of(name)}]")
+                for name, field in Settings.model_fields.items()
+            ]
         )
     click.echo(formatter.getvalue().rstrip())
     ctx.exit()
@@ -78,10 +86,11 @@ def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (headgate.toml).")
 @click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Every flag.")
 def serve(model: str | None, config: Path | None, **flags: Any) -> None:
-    """Run the gateway; MODEL is started behind it with `vllm serve`.
+    """Run the gateway, and an engine behind it.
 
-    Without MODEL (and without --engine-urls) the simulated engine answers. Each flag is also a setting in
-    headgate.toml and in the environment: --queue-max is HEADGATE_QUEUE_MAX.
+    MODEL is started with `vllm serve`; without it (and without --engine-urls) the simulated engine answers. Each flag
+    is also a setting in headgate.toml and in the environment: --queue-max is HEADGATE_QUEUE_MAX. Defaults are in
+    brackets.
     """
     from headgate import app
     from headgate import settings as settings_
@@ -104,7 +113,7 @@ def serve(model: str | None, config: Path | None, **flags: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for a script.")
 @click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Every flag.")
 def check(model: str | None, config: Path | None, as_json: bool, **flags: Any) -> None:
-    """Say what `headgate serve` would do here, and what stands in its way.
+    """Say what `headgate serve` would do here, and what is amiss.
 
     It takes the flags of `serve`. Nothing is started, downloaded or written. Exit status: 0 it will work, 1 something
     fails, 2 bad settings.
@@ -173,9 +182,10 @@ main.add_command(keys)
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> None:
-    """Run the simulated engine by itself; `headgate simulate --help` has its flags.
+    """Run the simulated engine by itself, or fit it to a real one.
 
-    `headgate simulate --fit RAW...` fits its times to a real engine's `headgate bench` results.
+    `headgate simulate --help` has its flags. `headgate simulate --fit RAW...` fits its times to a real engine's
+    `headgate bench` results.
     """
     module = "headgate.simulator"
     if "--fit" in arguments:

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -322,6 +322,24 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
         if variable.startswith(PREFIX) and not made_up and not empty:
             found[name] = variable
     return found
+
+
+def default_of(name: str) -> str:
+    """A setting's default as one would write it; ``none`` where there is none."""
+    field = Settings.model_fields[name]
+    value = field.get_default(call_default_factory=True)
+    read_by = {each.func for each in field.metadata if isinstance(each, BeforeValidator)}
+    if value is None:
+        return "auto" if _auto_or_number in read_by else "off" if _off in read_by else "none"
+    if _bytes in read_by:
+        return f"{value // 1024**2}MiB" if value % 1024**2 == 0 else f"{value // 1024}KiB"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Path):
+        return str(value).replace(str(Path.home()), "~", 1)
+    if isinstance(value, Enum):
+        return str(value.value)
+    return f"{value:g}" if isinstance(value, float) else str(value or "none")
 
 
 def unread(environ: Mapping[str, str], given: Collection[str]) -> list[str]:

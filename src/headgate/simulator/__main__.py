@@ -1,5 +1,5 @@
-"""``python -m headgate.simulator``: see ``cli``."""
+"""``headgate simulate``, as which it is known to who calls it: see ``cli``."""
 
 from headgate.simulator.cli import main
 
-main(prog_name="python -m headgate.simulator")
+main(prog_name="headgate simulate")

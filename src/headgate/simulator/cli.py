@@ -16,7 +16,25 @@ _DEFAULT = numbers.Constants()
 _SIZES = numbers.Limits()
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _WithFaults(click.Command):
+    """A command whose help ends with the kinds of faults."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Kinds of faults"):
+            formatter.write_dl(list(failing.KINDS.items()))
+        formatter.write_paragraph()
+        formatter.write_text(
+            "Each may have times (how many requests are hit: 1; null: all), after_requests (how many are let through "
+            "first), path and text (only requests to this path, with this text in their body)."
+        )
+
+
+def _not_here(_: click.Context, __: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        raise click.UsageError("It is `headgate simulate --fit RAW...` that fits.")
+
+
+@click.command(cls=_WithFaults, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--model-name", multiple=True, help="Served name; may be given several times. [headgate-simulated]")
@@ -46,11 +64,18 @@ _SIZES = numbers.Limits()
 @click.option("--enable-sleep-mode", is_flag=True, help="Open /sleep, /wake_up and /is_sleeping.")
 @click.option("--api-key", multiple=True, help="Guard /v1; also VLLM_API_KEY.")
 @click.option("--shutdown-timeout", type=float, default=0.0, help="Seconds after SIGTERM for what runs. [0: abort]")
-@click.option("--fault", multiple=True, help='JSON, such as {"kind":"cut","after_events":3}; see simulator/faults.py.')
+@click.option(
+    "--fault", multiple=True, metavar="JSON", help='Such as {"kind":"cut","after_events":3}; again for more. See below.'
+)
+@click.option(
+    "--fit",
+    is_flag=True,
+    expose_value=False,
+    callback=_not_here,
+    help="With RAW...: fit the times to a real engine's `headgate bench` results. --fit --help has its flags.",
+)
 def main(host: str, port: int, model_name: tuple[str, ...], file: Path | None, speed: float, **given: Any) -> None:
     """A simulated engine that speaks vLLM's HTTP and metrics. It needs no GPU and no model.
-
-    `headgate simulate --fit RAW...` takes its times from a real engine's `headgate bench` results instead.
 
     POST /simulator/faults makes it fail at run time; GET /simulator/state says what it is doing. Exit status:
     0 after SIGTERM, 1 where the start failed, 2 for bad arguments.

@@ -2,30 +2,7 @@
 
 A fault is a JSON object, given with ``--fault`` (several times) or at run time with ``POST
 /simulator/faults`` (one object or a list). ``GET /simulator/faults`` shows those still to come, ``DELETE``
-clears them and ends a hang.
-
-==================  =========================================================================================
-kind                what happens
-==================  =========================================================================================
-``crash``           the process dies, by SIGKILL or with ``exit_code`` (0: vLLM's way when its core dies)
-``hang``            no progress for ``seconds`` (for ever without), while ``/health`` and all else answer
-``hang_hard``       nothing answers for ``seconds`` (for ever without), connections stay open
-``slow_start``      loading takes ``seconds`` longer (only with ``--fault``)
-``refuse_to_start`` exit 1 with ``message`` after loading began (only with ``--fault``)
-``error``           an error reply with ``status`` (500)
-``error_first``     status 200, and the first event is an error
-``error_event``     an error event after ``after_events`` events
-``cut``             the connection is closed after ``after_events`` events, in the middle of the body
-``reset``           the same by RST
-``garbage``         bytes that are no HTTP after ``after_events`` events, then the connection is closed
-``garbage_head``    bytes that are no HTTP instead of a response head, then the connection is closed
-``slow_head``       the response head comes ``seconds`` late
-``stall``           nothing for ``seconds`` after ``after_events`` events, then on as before
-``giant``           one event with ``bytes`` (1 MiB) of text after ``after_events`` events
-``dribble``         every event comes in pieces of at most ``bytes`` (3) bytes
-``crlf``            lines end in CRLF
-``comment``         a comment line ``: keep-alive`` before every event
-==================  =========================================================================================
+clears them and ends a hang. ``KINDS`` says what there is.
 
 ``times`` says how many requests are hit (1; null is all), ``after_requests`` how many are let through first,
 ``path`` which path only, ``text`` only those with this text in their body. ``crash``, ``hang`` and ``hang_hard``
@@ -62,12 +39,34 @@ Kind = Literal[
     "crlf",
     "comment",
 ]
+KINDS: dict[Kind, str] = {
+    "crash": "the process dies, by SIGKILL or with `exit_code` (0: vLLM's way when its core dies)",
+    "hang": "no progress for `seconds` (for ever without), while `/health` and all else answer",
+    "hang_hard": "nothing answers for `seconds` (for ever without), connections stay open",
+    "slow_start": "loading takes `seconds` longer (only with `--fault`)",
+    "refuse_to_start": "exit 1 with `message` after loading began (only with `--fault`)",
+    "error": "an error reply with `status` (500)",
+    "error_first": "status 200, and the first event is an error",
+    "error_event": "an error event after `after_events` events",
+    "cut": "the connection is closed after `after_events` events, in the middle of the body",
+    "reset": "the same by RST",
+    "garbage": "bytes that are no HTTP after `after_events` events, then the connection is closed",
+    "garbage_head": "bytes that are no HTTP instead of a response head, then the connection is closed",
+    "slow_head": "the response head comes `seconds` late",
+    "stall": "nothing for `seconds` after `after_events` events, then on as before",
+    "giant": "one event with `bytes` (1 MiB) of text after `after_events` events",
+    "dribble": "every event comes in pieces of at most `bytes` (3) bytes",
+    "crlf": "lines end in CRLF",
+    "comment": "a comment line `: keep-alive` before every event",
+}
+"""What happens."""
+
 _AT_ONCE = frozenset({"crash", "hang", "hang_hard"})
 _STARTING = frozenset({"slow_start", "refuse_to_start"})
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One fault; see the table above. ``seconds`` are seconds, ``bytes`` bytes."""
+    """One fault; ``KINDS`` says which there are. ``seconds`` are seconds, ``bytes`` bytes."""
 
     kind: Kind
     after_events: int | None = None

@@ -26,10 +26,11 @@ from headgate.workbench.bench.options import help_all, job, load_options, option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for a script.")
 @help_all
 def bench(url: str, kept_in: Path | None, as_json: bool, **given: Any) -> None:
-    """Put a load on an OpenAI-compatible URL and judge it by an SLO.
+    """Put a load on an OpenAI-compatible URL, and judge it.
 
-    With --rate requests come when they are due and never wait for answers (open loop); with --users each user sends
-    the next when the last has ended. Exit status: 0 SLO met, 1 missed, 2 bad arguments or not reached.
+    It is judged by an SLO. With --rate requests come when they are due and never wait for answers (open loop); with
+    --users each user sends the next when the last has ended. Exit status: 0 SLO met, 1 missed, 2 bad arguments or not
+    reached.
     """
     made = job(given, sys.argv[1:])
 

@@ -31,10 +31,10 @@ from headgate.workbench.bench.options import DURATION_S, help_all, job, load_opt
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for a script.")
 @help_all
 def compare(rounds: int, out: Path | None, as_json: bool, **given: Any) -> None:
-    """Put the same load on several targets in interleaved rounds, and show the medians.
+    """Put the same load on several targets, and show the medians.
 
-    Gateways with different settings are started with a simulated engine (or --engine-url); others are named with
-    --url. Exit status: 0 all measured, 1 not all, 2 bad arguments.
+    They take turns, round after round. Gateways with different settings are started with a simulated engine (or
+    --engine-url); others are named with --url. Exit status: 0 all measured, 1 not all, 2 bad arguments.
     """
     from headgate.workbench.bench import arrivals
     from headgate.workbench.compare import run

@@ -49,10 +49,11 @@ _SECONDS = click.FloatRange(min=0, max=86_400, min_open=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for a script.")
 @help_all
 def conformance(url: str | None, as_json: bool, listing: bool, **given: Any) -> None:
-    """Try whether a gateway keeps its slots, cancels, refuses and streams as it should.
+    """Try whether a gateway does what a gateway should.
 
-    Any OpenAI-compatible gateway: one that is started here with a scripted engine behind it (--start), or one that
-    runs at URL. Exit status: 0 all that applies is kept, 1 something isn't, 2 bad arguments, 3 it could not be tried.
+    It should keep its slots, cancel, refuse and stream as it says. Any OpenAI-compatible gateway can be tried: one
+    that is started here with a scripted engine behind it (--start), or one that runs at URL. Exit status: 0 all that
+    applies is kept, 1 something isn't, 2 bad arguments, 3 it could not be tried.
     """
     from headgate.workbench.conformance import claims, run
     from headgate.workbench.conformance.peers import PEERS, by_command

@@ -19,10 +19,10 @@ _OUT = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
 def report(
     raw: tuple[Path, ...], html: Path | None, text: Path | None, slo_file: Path | None, title: str | None
 ) -> None:
-    """Make a page with plots, or Markdown, from raw results of bench and compare.
+    """Make a page with plots, or Markdown, from raw results.
 
-    RAW are files, or folders of them. The page is one file that opens with no network. Exit status: 0, or 2 where a
-    file is no raw result.
+    RAW are files of `bench` and `compare`, or folders of them. The page is one file that opens with no network. Exit
+    status: 0, or 2 where a file is no raw result.
     """
     from headgate.workbench.report import run
 
