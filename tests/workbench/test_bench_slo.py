@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.workbench.bench import slo
+from headgate.workbench.bench import slo, tables
 from headgate.workbench.bench.figures import Spread, spread
 from headgate.workbench.bench.raw import Objective
 
@@ -42,6 +42,16 @@ def test_a_refusal_is_an_error_unless_refusals_have_a_bound_of_their_own() -> No
     assert verdicts({"errors_percent": 1}, of) == [False]
     assert verdicts({"errors_percent": 1, "refusals_percent": 10}, of) == [True, True]
     assert verdicts({"errors_percent": 1, "refusals_percent": 9}, of) == [True, False]
+
+
+def test_the_verdict_says_refusals_where_they_are_what_was_too_many() -> None:
+    """`18 refused, 0 errors`, and then `errors 69.2 %`."""
+    of = seen([1.0] * 8, refused=18)
+    [together] = slo.judge(slo.parse({"errors_percent": 0.1}, "here"), of)
+    assert tables.words_of(together) == "errors and refusals 69.2 %, at most 0.1 %"
+    assert together.note == "18 of 26, 18 refused, 0 errors"
+    [apart, _] = slo.judge(slo.parse({"errors_percent": 0.1, "refusals_percent": 5}, "here"), of)
+    assert tables.words_of(apart) == "errors 0 %, at most 0.1 %"
 
 
 def test_what_could_not_be_measured_was_not_met() -> None:

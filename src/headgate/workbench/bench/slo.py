@@ -39,7 +39,10 @@ class BadSlo(ValueError):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """One objective and what was seen; ``met`` is None where nothing could be seen."""
+    """One objective and what was seen; ``met`` is None where nothing could be seen.
+
+    ``with_refusals``: what was seen of errors has refusals in it.
+    """
 
     name: str
     bound: float
@@ -47,6 +50,7 @@ class Judged(msgspec.Struct, frozen=True):
     met: bool | None
     at_least: bool = False
     note: str = ""
+    with_refusals: bool = False
 
 
 class Good(msgspec.Struct, frozen=True):
@@ -132,13 +136,15 @@ def _judge(objective: Objective, seen: Seen, failed: int, *, refusals_apart: boo
         count, what = (failed, "errors") if name == "errors_percent" else (seen.refused, "refusals")
         if not seen.ended:
             return Judged(name, bound, None, None)
+        with_refusals = what == "errors" and seen.refused > 0 and not refusals_apart
         notes = [f"{count:,} of {seen.ended:,}"]
-        if what == "errors" and seen.refused and not refusals_apart:
-            notes.append(f"{seen.refused:,} refused")
+        if with_refusals:
+            notes.append(f"{seen.refused:,} refused, {seen.errors:,} errors")
         if bound > 0 and bound * seen.ended < 100 and not count:
             notes.append(f"one {what.removesuffix('s')} in so few would miss it")
         share = 100 * count / seen.ended
-        return Judged(name, bound, share, share <= bound, note=", ".join(notes))
+        note = ", ".join(notes)
+        return Judged(name, bound, share, share <= bound, note=note, with_refusals=with_refusals)
     if name in _AT_LEAST:
         at_least = {
             "goodput_percent": None if seen.goodput is None else 100 * seen.goodput,

@@ -84,7 +84,7 @@ def what(header: Header) -> str:
 def words_of(judged: Judged) -> str:
     """An objective in words: ``latency p95 6.2 s, at most 5 s``."""
     bound = f"{'at least' if judged.at_least else 'at most'} {value(judged.name, judged.bound)}"
-    return f"{label(judged.name)} {value(judged.name, judged.seen)}, {bound}"
+    return f"{label_of(judged)} {value(judged.name, judged.seen)}, {bound}"
 
 
 def label(name: str) -> str:
@@ -95,6 +95,11 @@ def label(name: str) -> str:
     if words:
         return words
     return name.replace("inter_token", "inter-token").replace("ttft", "TTFT").replace("tpot", "TPOT").replace("_", " ")
+
+
+def label_of(judged: Judged) -> str:
+    """Likewise; errors that have refusals in them say so, since everywhere else the two are counted apart."""
+    return "errors and refusals" if judged.with_refusals else label(judged.name)
 
 
 def value(name: str, number: float | None) -> str:
@@ -218,7 +223,7 @@ def _objectives(judged: list[Judged]) -> Table:
         sign = "≥" if one.at_least else "≤"
         note = Text(f"  {one.note}", "dim") if one.note else Text()
         bound = f"{sign} {value(one.name, one.bound)}"
-        table.add_row(label(one.name), value(one.name, one.seen), bound, verdict + note)
+        table.add_row(label_of(one), value(one.name, one.seen), bound, verdict + note)
     return table
 
 

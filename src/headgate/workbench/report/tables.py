@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headgate.workbench.bench.raw import Run
-from headgate.workbench.bench.tables import label, obeyed, value, what
+from headgate.workbench.bench.tables import label_of, obeyed, value, what
 from headgate.workbench.compare.medians import Figure, Judged, Row
 from headgate.workbench.top.words import rate, span
 
@@ -63,7 +63,7 @@ def objectives(of: Sequence[Judged]) -> Table:
             one.target,
             one.summary.load,
             str(_round(one)),
-            label(judged.name),
+            label_of(judged),
             value(judged.name, judged.seen),
             f"{'≥' if judged.at_least else '≤'} {value(judged.name, judged.bound)}",
             "met" if judged.met else "not measured" if judged.met is None else "MISSED",
