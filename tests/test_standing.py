@@ -38,6 +38,7 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
     [
         (seen(0), Kind.IDLE, "Idle: all 8 slots are free, a newcomer starts at once.", ""),
         (seen(0, slots=1), Kind.IDLE, "Idle: the one slot is free, a newcomer starts at once.", ""),
+        (seen(0, slots=2), Kind.IDLE, "Idle: both slots are free, a newcomer starts at once.", ""),
         (seen(1), Kind.SERVING, "1 of 8 slots is busy; a newcomer starts at once.", ""),
         (seen(8), Kind.BUSY, "8 of 8 slots are busy and nobody waits; a newcomer waits about 6 s.", ""),
         (

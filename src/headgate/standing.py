@@ -314,7 +314,7 @@ def _more(seen: Seen) -> str:
 
 
 def _free(seen: Seen) -> str:
-    return "the one slot is free" if seen.slots == 1 else f"all {seen.slots} slots are free"
+    return {1: "the one slot is free", 2: "both slots are free"}.get(seen.slots, f"all {seen.slots} slots are free")
 
 
 def _held(seen: Seen) -> str:
