@@ -83,6 +83,13 @@ def test_what_cannot_be_is_one_line_and_status_1_and_changes_nothing(path: Path)
     assert json.loads(run(path, "revoke", "b", "--json", status=1).splitlines()[0])["error"]
 
 
+def test_a_folder_that_is_not_there_is_said_with_the_path_once(tmp_path: Path) -> None:
+    away = tmp_path / "away" / "keys.toml"
+    result = CliRunner().invoke(main, ["keys", "add", "a", "--file", str(away)])
+    assert result.exit_code == 1
+    assert result.output == f"headgate: {away}: it can't be written: No such file or directory.\n"
+
+
 def test_a_key_is_rotated_with_no_moment_in_which_none_is_good(path: Path) -> None:
     old = made(path, "a", "--max-active", "2")
     new = json.loads(run(path, "rotate", "a", "--json"))["key"]

@@ -59,7 +59,7 @@ def change(path: Path, to: Callable[[str], str]) -> None:
             after = to(_text(path) if there else "")
             _replace(path, after, path.stat() if there else None)
     except OSError as error:
-        raise KeysError(f"{path} can't be written: {error.strerror or error}.") from None
+        raise KeysError(f"it can't be written: {error.strerror or error}.") from None
 
 
 def _text(path: Path) -> str:
