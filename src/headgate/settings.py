@@ -114,6 +114,18 @@ def _http_url(value: str | None) -> str | None:
     return value
 
 
+def _visible(value: str | None) -> str | None:
+    if value is not None and not re.match(r"[\x21-\x7e]+\Z", value):
+        raise ValueError("visible ASCII characters, with no space among them")
+    return value
+
+
+def _redis_url(value: str | None) -> str | None:
+    if value is not None and not re.match(r"(rediss?|unix)://", value):
+        raise ValueError("a URL that begins with redis://, rediss:// or unix://")
+    return value
+
+
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None
@@ -149,9 +161,8 @@ class Settings(BaseSettings):
         False,
         description="The engine outlives the gateway, and the next one takes it over; `headgate stop-engine` ends it.",
     )
-    engine_api_key: str | None = Field(
+    engine_api_key: Annotated[str | None, AfterValidator(_visible)] = Field(
         None,
-        pattern=r"^[\x21-\x7e]+$",
         description="Key that engines ask for; one that is started gets a random one where none is set.",
         repr=False,
     )
@@ -201,8 +212,8 @@ class Settings(BaseSettings):
     rate_limit_per_min: Annotated[
         Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None, BeforeValidator(_off)
     ] = Field(None, description="Requests a minute over all callers, or `off`.")
-    redis_url: str | None = Field(
-        None, pattern=r"^(rediss?|unix)://", description="Redis that several gateways share rates by.", repr=False
+    redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
+        None, description="Redis that several gateways share rates by.", repr=False
     )
     trusted_proxies: Annotated[
         tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], BeforeValidator(_networks)
@@ -230,7 +241,9 @@ class Settings(BaseSettings):
         (), description="Origins of web pages that may call the gateway, comma-separated, or `*`; none: its own alone."
     )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else json.")
-    log_level: Annotated[str, AfterValidator(_level)] = Field("info", description="debug, info, warning or error.")
+    log_level: Annotated[str, AfterValidator(_level)] = Field(
+        "info", description="What is logged: debug, info, warning or error, and what is worse."
+    )
     otel_exporter_otlp_endpoint: Annotated[str | None, AfterValidator(_http_url)] = Field(
         None,
         description="An OpenTelemetry collector to send spans to over OTLP/HTTP, such as http://127.0.0.1:4318; "
@@ -328,10 +341,9 @@ def default_of(name: str) -> str:
     """A setting's default as one would write it; ``none`` where there is none."""
     field = Settings.model_fields[name]
     value = field.get_default(call_default_factory=True)
-    read_by = {each.func for each in field.metadata if isinstance(each, BeforeValidator)}
     if value is None:
-        return "auto" if _auto_or_number in read_by else "off" if _off in read_by else "none"
-    if _bytes in read_by:
+        return _word_of(name) or "none"
+    if _bytes in _readers(name):
         return f"{value // 1024**2}MiB" if value % 1024**2 == 0 else f"{value // 1024}KiB"
     if isinstance(value, bool):
         return str(value).lower()
@@ -382,4 +394,32 @@ def _one_line(error: ValidationError, given: Mapping[str, object], environ: Mapp
         return f"{where}: there is no such setting. `headgate serve --help-all` lists them."
     shown = "(hidden)" if name.endswith("_key") or name == "redis_url" else repr(first["input"])
     description = Settings.model_fields[name].description
-    return f"{where} = {shown}: {message[0].lower()}{message[1:]}. {description}"
+    return f"{where} = {shown}: it must {_must(first['type'], message, name)}. Its meaning: {description}"
+
+
+_UNIT_WORDS = (("_ms", "milliseconds, such as 100"), ("_s", "seconds, such as 30"))
+
+
+def _must(kind: str, message: str, name: str) -> str:
+    """What a value that can't be would have to do, in words that go on from ``it must``."""
+    if kind.startswith(("int_", "float_", "finite_")):
+        word = _word_of(name)
+        number = "a whole number" if kind.startswith("int_") else "a number"
+        number = next((words for ending, words in _UNIT_WORDS if name.endswith(ending)), number)
+        return f"be {number}" + (f", or `{word}`" if word else "")
+    if kind.startswith("bool_"):
+        return "be true or false"
+    for said in ("Input should ", "String should "):
+        if message.startswith(said):
+            return message.removeprefix(said)
+    return f"be {message}"
+
+
+def _word_of(name: str) -> str | None:
+    """The word that a setting of numbers takes too."""
+    read_by = _readers(name)
+    return "auto" if _auto_or_number in read_by else "off" if _off in read_by else None
+
+
+def _readers(name: str) -> set[object]:
+    return {each.func for each in Settings.model_fields[name].metadata if isinstance(each, BeforeValidator)}
