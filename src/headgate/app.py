@@ -35,7 +35,7 @@ from headgate.api import admin, console, events, operations, problems
 from headgate.api.application import Application
 from headgate.api.auth import ANONYMOUS, Keys
 from headgate.api.connection import Connection, cancel_arriving, close_after_answers
-from headgate.api.console import burst
+from headgate.api.console import burst, reference
 from headgate.api.generation import Generation
 from headgate.api.guard import Guard, Sweep
 from headgate.call import Limits
@@ -333,6 +333,7 @@ class Gateway:
             console.router(keys, __version__, closed=closed),
             burst.router(burst.Bursts(self._flow, self._clock), keys),
             admin.router(keys, self._restart),
+            reference.router(lambda: self.application.fastapi.openapi(), keys, closed=closed),
         ]
         self.guard = _guard(settings, self._turned_away, is_open=keys.is_open)
         self.application = Application(routers, self.metrics, __version__, self.guard)

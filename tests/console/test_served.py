@@ -25,7 +25,7 @@ from tests.wire.gateway import Gateway, gateway
 from tests.wire.test_watching import basic
 
 ROOT = Path(__file__).parents[2]
-FILES = ("page.html", "page.css", *SCRIPTS)
+FILES = ("page.html", "page.css", "reference.html", "reference.css", *SCRIPTS)
 
 
 def source(name: str) -> str:

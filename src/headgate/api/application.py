@@ -97,7 +97,7 @@ def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
         version=version,
         description="A gateway in front of LLM engines. Generation routes speak OpenAI's API and pass through "
         "what they don't know.",
-        redoc_url=None,
+        openapi_url=None,  # the document and its page are routes of ours: ``console.reference``
     )
     for router in routers:
         app.include_router(router)
@@ -122,8 +122,8 @@ def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=version, description=app.description, routes=app.routes)
-            for endpoint in ENDPOINTS.values():
-                schema["paths"][endpoint.path] = {"post": describe(endpoint)}
+            generation = {endpoint.path: {"post": describe(endpoint)} for endpoint in ENDPOINTS.values()}
+            schema["paths"] = generation | schema["paths"]
             schema.setdefault("components", {}).setdefault("schemas", {})["Error"] = _ERROR
             app.openapi_schema = schema
         return app.openapi_schema

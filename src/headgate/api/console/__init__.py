@@ -1,9 +1,9 @@
-"""The page at ``/``: how it stands, live, for a person with a browser.
+"""The page at ``/``: how it stands, live, for a person with a browser; and what all pages here have in common.
 
 HTML, style and scripts are files of their own here, put into one answer at the start: nothing is built, and nothing
 comes from elsewhere. The answer's policy allows these very bytes and no others, no connection but to this gateway, and
 no text that becomes markup. What the page shows it takes from ``/status/events``; ``burst`` is the one thing that it
-can do and other clients need not.
+can do and other clients need not. ``reference`` is the other page, the list of the API.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ _CHALLENGE = {"www-authenticate": 'Basic realm="headgate"'}
 
 
 class Page:
-    """The page's bytes, and the headers that they go with."""
+    """A page's bytes, and the headers that they go with.
 
-    def __init__(self, version: str) -> None:
-        style = _read("page.css")
-        script = "".join(_read(name) for name in SCRIPTS)
-        page = _read("page.html").replace("{version}", html.escape(version))
+    Args:
+        page: its HTML; ``{style}`` and ``{script}`` in it are where the others go.
+        script: empty where it has none, and then may run none.
+    """
+
+    def __init__(self, page: str, style: str, script: str = "") -> None:
         self.body = page.replace("{style}", style).replace("{script}", script).encode()
         self.etag = f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
         self.headers = {
             "content-security-policy": "; ".join(
                 (
                     "default-src 'none'",
-                    f"script-src {_hash(script)}",
+                    *((f"script-src {_hash(script)}", "connect-src 'self'") if script else ()),
                     f"style-src {_hash(style)}",
-                    "connect-src 'self'",
                     "img-src data:",  # the icon
                     "base-uri 'none'",
                     "form-action 'none'",
@@ -60,8 +61,24 @@ class Page:
             "etag": self.etag,
         }
 
+    def answer(self, request: Request) -> Response:
+        """The page, where the browser doesn't have it yet."""
+        if self.etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=self.headers)
+        return Response(self.body, media_type="text/html", headers=self.headers)
 
-def _read(name: str) -> str:
+
+def turned_away(request: Request, keys: Keys) -> Response | None:
+    """What makes a browser ask its user for the key, where the request has none that may look on."""
+    try:
+        keys.require_any(request.scope["headers"])
+    except Refusal as refusal:
+        return Response(_KEY_WANTED, 401, {**_CHALLENGE, "x-headgate-reason": refusal.reason}, "text/plain")
+    return None
+
+
+def part(name: str) -> str:
+    """A file of this folder."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
@@ -71,18 +88,12 @@ def _hash(content: str) -> str:
 
 def router(keys: Keys, version: str, *, closed: bool) -> APIRouter:
     """The route. ``closed``: it needs a key, which a browser asks its user for."""
-    page = Page(version)
+    html_ = part("page.html").replace("{version}", html.escape(version))
+    page = Page(html_, part("page.css"), "".join(part(name) for name in SCRIPTS))
     routes = APIRouter()
 
     @routes.api_route("/", methods=["GET", "HEAD"], include_in_schema=False, response_class=Response)
     async def root(request: Request) -> Response:
-        if closed:
-            try:
-                keys.require_any(request.scope["headers"])
-            except Refusal as refusal:
-                return Response(_KEY_WANTED, 401, {**_CHALLENGE, "x-headgate-reason": refusal.reason}, "text/plain")
-        if page.etag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=page.headers)
-        return Response(page.body, media_type="text/html", headers=page.headers)
+        return (closed and turned_away(request, keys)) or page.answer(request)
 
     return routes
