@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.console.conftest import Open
@@ -80,6 +81,22 @@ def test_refusals_are_named_counted_and_explained(gate: Gateway, look: Open) -> 
         expect(row).to_contain_text("the line was full")
         expect(row.locator("strong")).to_have_text(str(int(gate.status()["refusals"]["queue_full"])))
         expect(page.locator("#basin")).to_have_attribute("data-full", "yes")
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_bars_of_refusals_begin_and_end_alike(gate: Gateway, look: Open, width: int) -> None:
+    """Each began where its own name ends: of two with the same figure one looked longer, and lay elsewhere."""
+    gate.ask(content_type="text/plain")
+    gate.ask({})
+    gate.ask(chat(), "/v1/audio/transcriptions", content_type="application/json")
+    page = look(gate, viewport={"width": width, "height": 900})
+    bars = page.locator("#refusals .bar")
+    expect(page.locator("#refusals li", has_text="unsupported_media_type")).to_contain_text("nor multipart for audio")
+    expect(page.locator("#refusals li", has_text="invalid_request")).to_be_visible()
+    boxes = [box for bar in bars.all() if (box := bar.bounding_box())]
+    assert len({(box["x"], box["width"]) for box in boxes}) == 1
+    assert boxes[0]["width"] >= 32
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_plots_have_axes_an_objective_and_a_summary_in_words(gate: Gateway, look: Open) -> None:

@@ -19,7 +19,7 @@ const REASONS = {
   too_large: [413, "The body is over MAX_BODY_BYTES."],
   head_too_large: [431, "The request's head was over MAX_HEAD_BYTES."],
   request_incomplete: [408, "The request didn't arrive whole in time (HEAD_TIMEOUT_S, BODY_TIMEOUT_S)."],
-  unsupported_media_type: [415, "The body is not JSON."],
+  unsupported_media_type: [415, "The body's type was not JSON, nor multipart for audio."],
 };
 
 /** 85 ms, 1.2 s, 42 s, 3 min 5 s, 2 h 10 min, 4 d 3 h. */
