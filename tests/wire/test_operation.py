@@ -47,6 +47,29 @@ def test_metrics_as_prometheus_text_openmetrics_and_json(gate: Gateway) -> None:
     assert gate.get("/metrics?format=xml").status_code == 400
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/health", "/ready", "/metrics", "/status", "/status?recent=1", "/engines", "/engines/e0/metrics"),
+        *("/docs", "/openapi.json", "/v1/models", f"/v1/models/{MODEL}", "/v1/models/none", "/nothing"),
+    ],
+)
+def test_head_is_answered_as_get_without_a_body(gate: Gateway, path: str) -> None:
+    """It was 405 on all but the page: a monitor that asks so found a dead gateway."""
+    asked = gate.get(path)
+    looked = gate.http.head(path)
+    assert looked.status_code == asked.status_code
+    assert looked.headers["content-type"] == asked.headers["content-type"]
+    assert int(looked.headers["content-length"]) > 0
+    assert looked.content == b""
+    assert gate.get("/health").json()["status"] == "ok", "the next answer on the connection is not read as its body"
+
+
+def test_head_of_what_has_no_end_is_refused(gate: Gateway) -> None:
+    assert gate.http.head("/status/events").status_code == 405
+    assert gate.http.head("/v1/chat/completions").status_code == 405
+
+
 def test_a_histogram_counts_what_it_was_given(gate: Gateway) -> None:
     """One observation for each of these, and one gap less than events."""
 

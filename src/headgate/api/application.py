@@ -27,6 +27,9 @@ Send = Callable[[Any], Awaitable[None]]
 _FOR_ANYBODY = frozenset(("/health", "/ready"))
 """They say nothing that a page of another site couldn't find out by knocking; balancers call them as they like."""
 
+_ENDLESS = "/status/events"
+"""What answers GET with no end answers no HEAD: nobody would be told that such an answer is over."""
+
 _HTTP_REASONS = {
     404: Reason.NOT_FOUND,
     401: Reason.UNAUTHORIZED,
@@ -47,6 +50,8 @@ class Application:
         """Answer, and count the status. The route is a template or ``other``, never what was sent."""
         status = 499
         reason = "client_left"
+        if _may_be_looked_at(scope):
+            scope = {**scope, "method": "GET"}  # for the routes alone: the server sends no body to who asked by HEAD
 
         async def told(message: Any) -> None:
             nonlocal status, reason
@@ -82,6 +87,11 @@ class Application:
             await _response(why, 405, {"allow": "POST"})(scope, receive, send)
             return
         await self.fastapi(scope, receive, send)
+
+
+def _may_be_looked_at(scope: Scope) -> bool:
+    """Whether this is a HEAD that is answered as GET would be, as monitors of uptime send it."""
+    return bool(scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] != _ENDLESS)
 
 
 def _reason(status: int) -> Reason:

@@ -92,7 +92,7 @@ def router(keys: Keys, version: str, *, closed: bool) -> APIRouter:
     page = Page(html_, part("page.css"), "".join(part(name) for name in SCRIPTS))
     routes = APIRouter()
 
-    @routes.api_route("/", methods=["GET", "HEAD"], include_in_schema=False, response_class=Response)
+    @routes.get("/", include_in_schema=False, response_class=Response)
     async def root(request: Request) -> Response:
         return (closed and turned_away(request, keys)) or page.answer(request)
 
