@@ -336,7 +336,7 @@ class Gateway:
             reference.router(lambda: self.application.fastapi.openapi(), keys, closed=closed),
         ]
         self.guard = _guard(settings, self._turned_away, is_open=keys.is_open)
-        self.application = Application(routers, self.metrics, __version__, self.guard)
+        self.application = Application(routers, self.metrics, __version__, self.guard, new_id=self._flow.new_id)
 
     def _charges(self) -> Charges | None:
         gpu, energy = self.settings.gpu_price_per_hour, self.settings.energy_price_per_kwh

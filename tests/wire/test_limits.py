@@ -369,6 +369,7 @@ def test_absurd_deadline_is_refused(untouched: Gateway, value: str) -> None:
 @pytest.mark.parametrize("value", ["a b", "\xff", "x" * 129, " ", "\x7f"[:0] + "\t"])
 def test_id_that_could_be_read_as_something_else_is_replaced(gate: Gateway, value: str) -> None:
     assert gate.ask(x_request_id=value).headers["x-request-id"].startswith("hg-")
+    assert gate.ask(path="/nothing", x_request_id=value).headers["x-request-id"].startswith("hg-")
 
 
 DANGEROUS = (

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from headgate.api.generation import ENDPOINTS
 from tests.simulated import Engine
-from tests.wire.client import MODEL, chat
+from tests.wire.client import CHAT, MODEL, chat
 from tests.wire.gateway import Gateway, gateway, wait_until
 
 PROMISED = {
@@ -140,6 +140,27 @@ def test_request_waits_for_an_engine_that_loads() -> None:
         assert reply.status == 200, "QUEUE_TIMEOUT_S stands still while no engine is ready"
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("GET", path) for path in ("/v1/models", f"/v1/models/{MODEL}", "/v1/models/none", "/nothing", CHAT)),
+        *(("GET", path) for path in ("/metrics", "/metrics?format=xml", "/engines/e7/metrics", "/status", "/ready")),
+        *(("POST", path) for path in ("/health", "/chat/completions", "/admin/engines/e0/restart", "/console/burst")),
+    ],
+)
+def test_every_answer_tells_its_requests_id(gate: Gateway, method: str, path: str) -> None:
+    """SDKs read an error's ``request_id`` from there, and of a wrong path or key they found None."""
+    made = [gate.http.request(method, path).headers["x-request-id"] for _ in range(2)]
+    assert all(id_.startswith("hg-") for id_ in made)
+    assert made[0] != made[1]
+    own = gate.http.request(method, path, headers={"x-request-id": "mine-7"})
+    assert own.headers.get_list("x-request-id") == ["mine-7"]
+
+
+def test_anthropics_sdks_find_the_id_of_a_refusal_too(gate: Gateway) -> None:
+    assert gate.get("/v1/messages", x_request_id="mine-8").headers["request-id"] == "mine-8"
+
+
 def test_openapi_lists_every_route(gate: Gateway) -> None:
     document = gate.get("/openapi.json").json()
     assert set(document["paths"]) >= set(ENDPOINTS)
@@ -174,7 +195,7 @@ def test_routes_in_metrics_are_templates_or_other(gate: Gateway) -> None:
     }
     known = {*ENDPOINTS, "/v1/models/{model:path}", "/engines/{name}/metrics", "/admin/engines/{name}/restart"}
     known |= {"/", "/health", "/ready", "/metrics", "/status", "/status/events", "/engines", "/v1/models", "other"}
-    known |= {"/docs", "/openapi.json"}
+    known |= {"/docs", "/openapi.json", "/console/burst"}
     assert routes <= known, routes - known
 
 

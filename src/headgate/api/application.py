@@ -17,7 +17,9 @@ from headgate.api import problems
 from headgate.api.auth import ANONYMOUS
 from headgate.api.generation import ENDPOINTS, Endpoint
 from headgate.api.guard import Guard, preflight
+from headgate.api.request import Headers, own_id
 from headgate.errors import Reason, Refusal
+from headgate.openai import Dialect, id_headers
 from headgate.telemetry.metrics import OTHER, Metrics
 
 Scope = MutableMapping[str, Any]
@@ -39,9 +41,22 @@ _HTTP_REASONS = {
 
 
 class Application:
-    """Dispatches a request by its path."""
+    """Dispatches a request by its path.
 
-    def __init__(self, routers: Sequence[APIRouter], metrics: Metrics, version: str, guard: Guard) -> None:
+    Args:
+        new_id: makes an id for a request whose caller has none.
+    """
+
+    def __init__(
+        self,
+        routers: Sequence[APIRouter],
+        metrics: Metrics,
+        version: str,
+        guard: Guard,
+        *,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._new_id = new_id
         self._guard = guard
         self._metrics = metrics
         self.fastapi = _fastapi(routers, version)
@@ -59,6 +74,7 @@ class Application:
                 status = message["status"]
                 named = dict(message["headers"]).get(b"x-headgate-reason")
                 reason = "ok" if status < 400 else named.decode() if named else str(_reason(status))
+                message = {**message, "headers": [*message["headers"], *self._id(scope)]}
             await send(message)
 
         try:
@@ -68,6 +84,12 @@ class Application:
             if scope["type"] == "http":
                 route = getattr(scope.get("route"), "path", OTHER)
                 self._metrics.requests.add((route, OTHER, ANONYMOUS, str(status), reason))
+
+    def _id(self, scope: Scope) -> Headers:
+        """What tells a caller the id of its request, an error's above all: its own, or one that it can be asked by."""
+        endpoint = ENDPOINTS.get(scope["path"])
+        dialect = endpoint.dialect if endpoint is not None else Dialect.OPENAI
+        return id_headers(dialect, own_id(scope["headers"]) or self._new_id())
 
     async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -7,6 +7,7 @@ ASGI. Who answers is a ``Road``; requests that have none go uvicorn's way.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
     from headgate.api.connection import Connection
 
 Headers = list[tuple[bytes, bytes]]
+
+_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+
+
+def own_id(headers: Headers) -> str | None:
+    """The caller's own id of this request; None where it gave none, or one that can't be kept."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            return value.decode("latin-1") if _ID.match(value) else None
+    return None
 
 
 class Request:
