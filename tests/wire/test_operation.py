@@ -123,6 +123,63 @@ def test_models_are_listed_and_looked_up(gate: Gateway) -> None:
     assert gate.get("/v1/models/none").status_code == 404
 
 
+def test_slash_behind_models_changes_nothing(gate: Gateway) -> None:
+    assert gate.get("/v1/models/").json() == gate.get("/v1/models").json()
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", CHAT),
+        ("/v1/v1/messages", "/v1/messages"),
+        (f"{CHAT}/", CHAT),
+        ("/embeddings/", "/v1/embeddings"),
+        ("/v1/tokenize", "/tokenize"),
+        ("/models", "/v1/models"),
+        ("/models/a/b", "/v1/models/a/b"),
+        ("/status/", "/status"),
+        ("/admin/engines/e0/restart/", "/admin/engines/e0/restart"),
+    ],
+)
+def test_path_a_little_beside_ours_is_told_which_was_meant(gate: Gateway, path: str, meant: str) -> None:
+    """ "Not Found." was all that a client with a wrong base URL showed."""
+    for method in ("GET", "POST"):
+        answer = gate.http.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        assert answer.json()["error"]["message"] == f"{path} is not served here; did you mean {meant}?"
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v1", "/v1/", "/v1/sleep", "/v1/threads", "//", "/docs2"])
+def test_path_that_is_like_none_of_ours_is_told_nothing_more(gate: Gateway, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = gate.http.request(method, f"{gate.http.base_url}".rstrip("/") + path)
+        assert (answer.status_code, answer.json()["error"]["message"]) == (404, f"{path} is not served here.")
+
+
+def test_strange_path_is_said_again_short_and_as_text(gate: Gateway) -> None:
+    message = gate.get(f"/%0a%00{'x' * 3000}").json()["error"]["message"]
+    assert message.startswith("/\n\0xxx")
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "takes", "allow"),
+    [
+        ("POST", "/health", "GET", "GET, HEAD"),
+        ("PUT", "/", "GET", "GET, HEAD"),
+        ("DELETE", f"/v1/models/{MODEL}", "GET", "GET, HEAD"),
+        ("POST", "/status/events", "GET", "GET"),
+        ("GET", "/admin/engines/e0/restart", "POST", "POST"),
+        ("OPTIONS", "/console/burst", "POST", "POST"),
+        ("GET", CHAT, "POST", "POST"),
+    ],
+)
+def test_wrong_method_is_told_the_right_one(gate: Gateway, method: str, path: str, takes: str, allow: str) -> None:
+    answer = gate.http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    assert answer.json()["error"]["message"] == f"{path} takes {takes}, not {method}."
+
+
 def test_models_health_and_status_are_answered_while_the_engine_loads() -> None:
     with gateway(None, "--engine-args", "--load-s 60", ready=False) as gate:
         assert [card["id"] for card in gate.get("/v1/models").json()["data"]] == [MODEL]

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from headgate.api import problems
 from headgate.api.auth import ANONYMOUS
@@ -19,7 +20,7 @@ from headgate.api.generation import ENDPOINTS, Endpoint
 from headgate.api.guard import Guard, preflight
 from headgate.api.request import Headers, own_id
 from headgate.errors import Reason, Refusal
-from headgate.openai import Dialect, id_headers
+from headgate.openai import Dialect, id_headers, shortened
 from headgate.telemetry.metrics import OTHER, Metrics
 
 Scope = MutableMapping[str, Any]
@@ -105,8 +106,7 @@ class Application:
                 return
         if scope["type"] == "http" and (endpoint := ENDPOINTS.get(scope["path"])) is not None:
             scope["route"] = endpoint
-            why = Refusal(Reason.INVALID_REQUEST, f"{endpoint.path} takes POST, not {scope['method']}.")
-            await _response(why, 405, {"allow": "POST"})(scope, receive, send)
+            await _response(_takes(scope, "POST"), 405, {"allow": "POST"})(scope, receive, send)
             return
         await self.fastapi(scope, receive, send)
 
@@ -129,6 +129,7 @@ def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
         version=version,
         description="A gateway in front of LLM engines. Generation routes speak OpenAI's API and pass through "
         "what they don't know.",
+        redirect_slashes=False,  # the address in a redirect is not the caller's, behind a proxy with TLS
         openapi_url=None,  # the document and its page are routes of ours: ``console.reference``
     )
     for router in routers:
@@ -138,9 +139,17 @@ def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
         assert isinstance(error, Refusal)
         return _response(error)
 
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return _response(Refusal(_reason(error.status_code), f"{error.detail}."), error.status_code, error.headers)
+        refusal = Refusal(_reason(error.status_code), f"{error.detail}.")
+        headers = dict(error.headers or {})
+        if error.status_code == 404:
+            refusal = _not_here(app, request.scope)
+        elif error.status_code == 405:
+            refusal = _takes(request.scope, headers["Allow"])
+            if headers["Allow"] == "GET" and request.scope["path"] != _ENDLESS:
+                headers["Allow"] = "GET, HEAD"
+        return _response(refusal, error.status_code, headers)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -162,6 +171,24 @@ def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _takes(scope: Scope, methods: str) -> Refusal:
+    return Refusal(Reason.INVALID_REQUEST, f"{shortened(scope['path'])} takes {methods}, not {scope['method']}.")
+
+
+def _not_here(app: FastAPI, scope: Scope) -> Refusal:
+    """For a path that there isn't. Most who ask for one have set their client's base URL without /v1, or with it twice,
+    and the client shows them this sentence."""
+    path = scope["path"]
+    bare = path.rstrip("/")
+    meant = (bare, f"/v1{bare}", bare.removeprefix("/v1"))
+    hint = next((f"; did you mean {each}?" for each in meant if each != path and _serves(app, scope, each)), ".")
+    return Refusal(Reason.NOT_FOUND, f"{shortened(path)} is not served here{hint}")
+
+
+def _serves(app: FastAPI, scope: Scope, path: str) -> bool:
+    return path in ENDPOINTS or any(route.matches({**scope, "path": path})[0] is not Match.NONE for route in app.routes)
 
 
 def _response(refusal: Refusal, status: int | None = None, more: Any = None) -> Response:

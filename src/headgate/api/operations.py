@@ -128,6 +128,8 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
 
     @routes.get("/v1/models/{model:path}", summary="One model", tags=["models"], response_class=Response)
     async def model(request: Request, model: str) -> Response:
+        if not model:  # a base URL that ends with a slash
+            return await models(request)
         key = keys.caller(request.scope["headers"])
         for card in views.models():
             if card.get("id") == model and key.allows(model):
