@@ -55,6 +55,7 @@ from headgate.pool.launchers import Launch
 from headgate.pool.launchers.remote import RemoteLauncher, parse_url
 from headgate.pool.launchers.simulated import SimulatedLauncher
 from headgate.pool.launchers.vllm import VllmLauncher, find_executable
+from headgate.pool.lifecycle import State
 from headgate.pool.pool import Pool
 from headgate.pool.probe import Probe, Slow, Unreachable
 from headgate.pool.supervisor import Supervisor
@@ -366,12 +367,13 @@ class Gateway:
     def _relayed(self, engine: str) -> int:
         return self._flow.relayed(engine)
 
-    def _restart(self, engine: str) -> str:
+    def _restart(self, engine: str) -> tuple[State, bool]:
         supervisor = self.pool.engine(engine)
         if supervisor is None:
             raise KeyError(engine)
+        was, launch = supervisor.state, supervisor.launch
         supervisor.restart()
-        return str(supervisor.state)
+        return was, launch is None or launch.is_ours
 
     # What is shown.
 

@@ -51,6 +51,13 @@ def test_operation_is_closed_but_for_health_and_readiness(locked: Gateway) -> No
         assert locked.http.get(path, headers={"x-api-key": ""}).status_code == 200
 
 
+def test_who_has_no_key_is_told_which_one_admin_wants(locked: Gateway) -> None:
+    """ "An API key is needed", and the one that was then sent was 403."""
+    answer = locked.http.post("/admin/engines/e0/restart", headers={"x-api-key": ""})
+    assert answer.status_code == 401
+    assert answer.json()["error"]["message"].startswith("The admin key is needed: `Authorization: Bearer …`.")
+
+
 def test_admin_needs_the_admin_key_and_refuses_other_sites(locked: Gateway) -> None:
     def restart(**headers: str) -> tuple[int, str]:
         named = [(b"x-api-key", b"")] + [(name.encode(), value.encode()) for name, value in headers.items()]

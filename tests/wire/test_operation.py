@@ -191,6 +191,25 @@ def test_models_health_and_status_are_answered_while_the_engine_loads() -> None:
         gate.until_counted(1, route="/ready", status="503", reason="engine_unavailable")
 
 
+def restarted(gate: Gateway) -> dict[str, str]:
+    answer = gate.http.post("/admin/engines/e0/restart", headers={"x-api-key": "open-sesame"})
+    assert answer.status_code == 202
+    told: dict[str, str] = answer.json()
+    return told
+
+
+def test_restart_tells_what_is_going_to_happen(engine: Engine) -> None:
+    """It said that the engine was ready, of one that it was about to stop."""
+    with gateway(None, "--engine-args", "--load-s 0", "--admin-key", "open-sesame") as gate:
+        before = gate.status()["engines"][0]["pid"]
+        told = restarted(gate)
+        assert (told["engine"], told["was"]) == ("e0", "ready")
+        assert told["then"] == "It is stopped now, what runs on it is cut off, and then it is started."
+        wait_until(lambda: gate.status()["engines"][0]["pid"] not in (None, before), "another process")
+    with gateway(engine, "--admin-key", "open-sesame") as gate:
+        assert restarted(gate)["then"].startswith("It is not the gateway's to restart")
+
+
 def test_request_waits_for_an_engine_that_loads() -> None:
     with gateway(None, "--engine-args", "--load-s 0.5", "--queue-timeout-s", "0.1", ready=False) as gate:
         reply = gate.ask()

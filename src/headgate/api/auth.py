@@ -65,7 +65,13 @@ class Keys:
 
     def require_admin(self, headers: Headers) -> None:
         """Raises Refusal: ``unauthorized``, or ``forbidden`` where a valid key is not an admin's."""
-        if self._known(presented(headers)).role is not Role.ADMIN:
+        given = presented(headers)
+        if not given:
+            what = (
+                "The admin key is needed: `Authorization: Bearer …`. It is ADMIN_KEY, or what was shown at the start."
+            )
+            raise Refusal(Reason.UNAUTHORIZED, what)
+        if self._known(given).role is not Role.ADMIN:
             raise Refusal(Reason.FORBIDDEN, "This key may not use the admin endpoints.")
 
     def _known(self, given: bytes) -> Key:
