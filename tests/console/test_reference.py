@@ -62,6 +62,7 @@ def test_closed_with_the_other_operation_routes(engine: Engine) -> None:
         for given in (basic("sesame"), "Bearer sesame"):
             for path in ("/docs", "/openapi.json"):
                 assert gate.get(path, authorization=given).status_code == 200
+        assert "<p>Wants a key: bearer, x-api-key, basic.</p>" in gate.get("/docs", x_api_key="sesame").text
         assert gate.get("/redoc").status_code == 404
 
 

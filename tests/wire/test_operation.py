@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import Metric, parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
+from headgate.api import wishes
 from headgate.api.generation import ENDPOINTS
+from headgate.api.problems import STATUS
 from tests.simulated import Engine
 from tests.wire.client import CHAT, MODEL, chat
 from tests.wire.gateway import Gateway, gateway, wait_until
+
+ROOT = Path(__file__).parents[2]
 
 PROMISED = {
     *("api_requests", "api_request_latency_seconds", "api_active_requests", "api_queue_depth", "api_max_active"),
@@ -250,6 +256,57 @@ def test_openapi_lists_every_route(gate: Gateway) -> None:
     identifiers = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert len(set(identifiers)) == len(identifiers)
     assert gate.get("/docs").status_code == 200
+
+
+def test_openapi_has_every_path_of_the_docs_and_no_other(gate: Gateway) -> None:
+    documented = {
+        (method, path.partition("?")[0])
+        for row in re.findall(r"^\| (`(?:GET|POST) /.*?) \|", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+        for method in re.findall(r"GET|POST", row)
+        for path in re.findall(r"(/[^`, ]*)", row)
+    }
+    documented |= {("POST", path) for path in ("/tokenize", "/detokenize", "/v1/messages/count_tokens")}
+    documented -= {("GET", "/openapi.json"), ("GET", "/docs")}
+    said = {
+        (method.upper(), path.replace("{model}", "{id}"))
+        for path, methods in gate.get("/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    assert said == documented
+
+
+def test_openapi_says_what_a_chat_may_send_and_how_it_may_be_refused(gate: Gateway) -> None:
+    chat = gate.get("/openapi.json").json()["paths"][CHAT]["post"]
+    assert {each["name"] for each in chat["parameters"]} == {
+        "x-request-id",
+        *(name.decode() for name in wishes.HEADERS if name.startswith(b"x-headgate")),
+    }
+    assert set(chat["responses"]) == {"200", *(str(status) for status in STATUS.values()), "405"}
+    fields = chat["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert set(fields) == {"model", "messages", "stream", "stream_options", "n"}
+
+
+def test_openapi_says_where_a_key_is_wanted(gate: Gateway, engine: Engine) -> None:
+    def wanted(document: dict[str, Any], path: str) -> list[str]:
+        (operation,) = document["paths"][path].values()
+        names = [name for each in operation.get("security", ()) for name in each]
+        assert set(names) <= set(document["components"]["securitySchemes"])
+        assert not names or {"401", "403"} <= set(operation["responses"])
+        return names
+
+    paths = (CHAT, "/tokenize", "/v1/models", "/console/burst", "/", "/status", "/metrics", "/engines/{name}/metrics")
+    admin = "/admin/engines/{name}/restart"
+    document = gate.get("/openapi.json").json()
+    assert {path: wanted(document, path) for path in paths if wanted(document, path)} == {}
+    assert wanted(document, admin) == ["bearer", "x-api-key"]
+    with gateway(engine, "--api-key", "sesame", "--ops-auth", "key") as closed:
+        document = closed.get("/openapi.json", x_api_key="sesame").json()
+        for path in paths[:4]:
+            assert wanted(document, path) == ["bearer", "x-api-key"], path
+        for path in (*paths[4:], "/status/events", "/engines"):
+            assert wanted(document, path) == ["bearer", "x-api-key", "basic"], path
+        for path in ("/health", "/ready"):
+            assert wanted(document, path) == []
 
 
 @pytest.mark.parametrize("path", list(ENDPOINTS))

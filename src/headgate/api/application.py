@@ -14,9 +14,9 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from headgate.api import problems
+from headgate.api import document, problems
 from headgate.api.auth import ANONYMOUS
-from headgate.api.generation import ENDPOINTS, Endpoint
+from headgate.api.generation import ENDPOINTS
 from headgate.api.guard import Guard, preflight
 from headgate.api.request import Headers, own_id
 from headgate.errors import Reason, Refusal
@@ -60,7 +60,7 @@ class Application:
         self._new_id = new_id
         self._guard = guard
         self._metrics = metrics
-        self.fastapi = _fastapi(routers, version)
+        self.fastapi = _fastapi(routers, version, needs_key=not guard.is_open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and count the status. The route is a template or ``other``, never what was sent."""
@@ -123,7 +123,7 @@ def _reason(status: int) -> Reason:
     return _HTTP_REASONS.get(status, Reason.INVALID_REQUEST)
 
 
-def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
+def _fastapi(routers: Sequence[APIRouter], version: str, *, needs_key: bool) -> FastAPI:
     app = FastAPI(
         title="Headgate",
         version=version,
@@ -163,9 +163,18 @@ def _fastapi(routers: Sequence[APIRouter], version: str) -> FastAPI:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=version, description=app.description, routes=app.routes)
-            generation = {endpoint.path: {"post": describe(endpoint)} for endpoint in ENDPOINTS.values()}
+            for operation in (each for methods in schema["paths"].values() for each in methods.values()):
+                if operation["responses"].pop("422", None):  # FastAPI's own word for what is 400 here
+                    operation["responses"] |= document.refusals(400)
+            generation = {
+                path: {"post": document.describe(endpoint, needs_key=needs_key)} for path, endpoint in ENDPOINTS.items()
+            }
             schema["paths"] = generation | schema["paths"]
-            schema.setdefault("components", {}).setdefault("schemas", {})["Error"] = _ERROR
+            schemas = schema["components"]["schemas"]
+            schemas["Error"] = document.ERROR
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            schema["components"]["securitySchemes"] = document.SCHEMES
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -199,70 +208,3 @@ def _response(refusal: Refusal, status: int | None = None, more: Any = None) -> 
     for name, value in (more or {}).items():
         response.headers[name] = value
     return response
-
-
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string", "enum": [reason.value for reason in Reason]},
-                "retry_after_s": {"type": "number"},
-            },
-        }
-    },
-}
-
-
-def describe(endpoint: Endpoint) -> dict[str, Any]:
-    """A generation route for the OpenAPI document: what the gateway itself reads, and how it refuses."""
-    multipart = endpoint.reads == "multipart"
-    properties: dict[str, Any] = {"model": {"type": "string"}}
-    required = [*endpoint.required, *(() if endpoint.reads == "generate" else ("model",))]
-    if endpoint.reads == "generate":
-        properties["prompt"] = {"type": "string"}
-        required = ["prompt"]
-    elif endpoint.gated:
-        properties["stream"] = {"type": "boolean"}
-    for name in endpoint.required:
-        properties.setdefault(name, {"type": "array"} if name == "messages" else {})
-    if multipart:
-        properties["file"] = {"type": "string", "format": "binary"}
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    if endpoint.gated and endpoint.reads != "generate":
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-    statuses = [400, 401, 404, 413, 415, 502, 503, 504, *([429] if endpoint.gated else [])]
-    return {
-        "tags": ["generation" if endpoint.gated else "without a slot"],
-        "summary": endpoint.summary,
-        "operationId": endpoint.path.strip("/").replace("/", "_"),
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data" if multipart else "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": required,
-                        "properties": properties,
-                        "additionalProperties": True,
-                    }
-                }
-            },
-        },
-        "responses": {
-            "200": {"description": "The engine's answer", "content": content},
-            **{
-                str(status): {
-                    "description": ", ".join(r.value for r, s in problems.STATUS.items() if s == status),
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-                }
-                for status in statuses
-            },
-        },
-    }

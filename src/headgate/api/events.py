@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from headgate.api.auth import Keys
 from headgate.api.connection import Connection
+from headgate.api.document import with_key_or_password
 from headgate.errors import Reason, Refusal
 
 VIEWERS_MAX = 64
@@ -116,7 +117,15 @@ def router(viewers: Viewers, first: Callable[[], dict[str, object]], keys: Keys,
     """The route. ``first`` is the picture with all that is remembered; ``closed``: it needs a key."""
     routes = APIRouter()
 
-    @routes.get("/status/events", summary="The picture, live", tags=["operation"], response_class=Response)
+    looking = with_key_or_password(wanted=closed)
+
+    @routes.get(
+        "/status/events",
+        openapi_extra=looking,
+        summary="The picture, live",
+        tags=["operation"],
+        response_class=Response,
+    )
     async def events(request: Request) -> Response:
         """Server-sent events named `status`: at first `/status?recent=1`, then each second `/status` with the newest
         `point` of what `recent` holds. It ends when the gateway shuts down."""

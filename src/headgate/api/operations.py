@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
 from headgate.api.auth import Keys
+from headgate.api.document import with_key, with_key_or_password
 from headgate.errors import Reason, Refusal
 from headgate.telemetry import metrics as telemetry
 from headgate.telemetry.metrics import Metrics
@@ -53,6 +54,8 @@ class Readiness(BaseModel):
 def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version: str) -> APIRouter:
     """The routes. ``closed``: metrics and status need a key (``OPS_AUTH=key``)."""
     routes = APIRouter()
+    looking = with_key_or_password(wanted=closed)
+    asking = with_key(wanted=not keys.is_open)
 
     def check(request: Request) -> None:
         if closed:
@@ -74,7 +77,13 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
             response.status_code = 503
         return Readiness(ready=well, reason=reason)
 
-    @routes.get("/metrics", summary="The gateway's own metrics", tags=["operation"], response_class=Response)
+    @routes.get(
+        "/metrics",
+        openapi_extra=looking,
+        summary="The gateway's own metrics",
+        tags=["operation"],
+        response_class=Response,
+    )
     async def own_metrics(
         request: Request,
         accept: Annotated[str, Header()] = "",
@@ -87,7 +96,13 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
         encode, content_type = choose_encoder(accept)
         return Response(encode(metrics.registry), media_type=None, headers={"content-type": content_type})
 
-    @routes.get("/status", summary="One picture of everything", tags=["operation"], response_class=Response)
+    @routes.get(
+        "/status",
+        openapi_extra=looking,
+        summary="One picture of everything",
+        tags=["operation"],
+        response_class=Response,
+    )
     async def status(request: Request, recent: bool = False) -> Response:
         """Slots and who holds them, line, engines with their load progress and last words, totals, the process.
 
@@ -96,7 +111,9 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
         check(request)
         return _json(views.status_with_recent() if recent else views.status())
 
-    @routes.get("/engines", summary="Where each engine's metrics are, for Prometheus", tags=["operation"])
+    @routes.get(
+        "/engines", openapi_extra=looking, summary="Where each engine's metrics are, for Prometheus", tags=["operation"]
+    )
     async def engines(request: Request, host: Annotated[str, Header(include_in_schema=False)]) -> list[Target]:
         """One target an engine, in the form of Prometheus' HTTP service discovery (`http_sd_configs`).
 
@@ -111,6 +128,7 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
     @routes.get(
         "/engines/{name}/metrics",
         summary="An engine's own metrics",
+        openapi_extra=looking,
         tags=["operation"],
         response_class=Response,
     )
@@ -120,13 +138,17 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
         content_type, body = await views.engine_metrics(name)
         return Response(body, media_type=None, headers={"content-type": content_type})
 
-    @routes.get("/v1/models", summary="The models served", tags=["models"], response_class=Response)
+    @routes.get(
+        "/v1/models", openapi_extra=asking, summary="The models served", tags=["models"], response_class=Response
+    )
     async def models(request: Request) -> Response:
         """Answered from memory, while the engine sleeps or loads too."""
         key = keys.caller(request.scope["headers"])
         return _json({"object": "list", "data": [card for card in views.models() if key.allows(str(card.get("id")))]})
 
-    @routes.get("/v1/models/{model:path}", summary="One model", tags=["models"], response_class=Response)
+    @routes.get(
+        "/v1/models/{model:path}", openapi_extra=asking, summary="One model", tags=["models"], response_class=Response
+    )
     async def model(request: Request, model: str) -> Response:
         if not model:  # a base URL that ends with a slash
             return await models(request)

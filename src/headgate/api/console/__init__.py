@@ -14,9 +14,10 @@ import html
 from importlib import resources
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from headgate.api.auth import Keys
+from headgate.api.document import with_key_or_password
 from headgate.errors import Refusal
 
 SCRIPTS = ("words.js", "page.js", "plots.js", "gate.js", "engines.js", "try.js", "main.js")
@@ -92,7 +93,13 @@ def router(keys: Keys, version: str, *, closed: bool) -> APIRouter:
     page = Page(html_, part("page.css"), "".join(part(name) for name in SCRIPTS))
     routes = APIRouter()
 
-    @routes.get("/", include_in_schema=False, response_class=Response)
+    @routes.get(
+        "/",
+        summary="The page: how it stands, live",
+        tags=["operation"],
+        response_class=HTMLResponse,
+        openapi_extra=with_key_or_password(wanted=closed),
+    )
     async def root(request: Request) -> Response:
         return (closed and turned_away(request, keys)) or page.answer(request)
 

@@ -20,6 +20,8 @@ from starlette.types import Receive, Scope, Send
 from headgate import openai
 from headgate.api.auth import Keys, require_same_origin
 from headgate.api.connection import Connection
+from headgate.api.document import describe, refusals, with_key
+from headgate.api.generation import ENDPOINTS
 from headgate.api.request import Headers
 from headgate.call import Call
 from headgate.errors import Reason, Refusal
@@ -33,6 +35,7 @@ BODY_BYTES = 64 * 1024
 TOLD_EVERY_S = 0.2
 CHAT = "/v1/chat/completions"
 
+_TOLD = {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}
 _CODE = re.compile(rb'"code": ?"([a-z_]+)"')
 
 
@@ -165,9 +168,19 @@ class _Telling(Response):
 def router(bursts: Bursts, keys: Keys) -> APIRouter:
     """The route. It takes the keys that generation takes."""
     routes = APIRouter()
+    told = with_key(wanted=not keys.is_open)
+    told["requestBody"] = describe(ENDPOINTS[CHAT], needs_key=False)["requestBody"]
+    told["responses"] = {**refusals(400, 401, 403, 408, 413, 415, 429), "200": _TOLD}
 
-    @routes.post("/console/burst", include_in_schema=False, response_class=Response)
+    @routes.post(
+        "/console/burst",
+        summary="One chat request so many times at once, for the page",
+        tags=["operation"],
+        response_class=Response,
+        openapi_extra=told,
+    )
     async def burst(request: Request, count: Annotated[int, Query(ge=1, le=COUNT_MAX)] = 20) -> Response:
+        """Answers a line of JSON at each change: how each of them fares."""
         require_same_origin(request.scope["headers"])
         key = keys.caller(request.scope["headers"])
         body = await _body(request)

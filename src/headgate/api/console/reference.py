@@ -58,13 +58,14 @@ def render(document: Document) -> Page:
 
 
 def _operation(document: Document, method: str, path: str, operation: Document) -> str:
+    keys = [name for each in operation.get("security", ()) for name in each]
     takes = [
         (each["name"], f"{each['in']}, {_kind(document, each['schema'])}", each.get("description", ""))
         for each in operation.get("parameters", ())
     ]
     answers = [
         (status, ", ".join(answer.get("content", ())), answer["description"])
-        for status, answer in operation["responses"].items()
+        for status, answer in sorted(operation["responses"].items())
     ]
     return "".join(
         (
@@ -72,6 +73,7 @@ def _operation(document: Document, method: str, path: str, operation: Document) 
             f'<span class="method">{escape(method.upper())}</span><code>{escape(path)}</code>',
             f'<span>{_prose(operation["summary"])}</span></summary>\n<div class="about">',
             f"<p>{_prose(operation.get('description', ''))}</p>" if operation.get("description") else "",
+            f"<p>Wants a key: {escape(', '.join(keys))}.</p>" if keys else "",
             _table("Takes", takes),
             *(
                 _table(f"Body: {kind}", _fields(document, body["schema"]))
