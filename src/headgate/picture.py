@@ -180,12 +180,12 @@ class Picture:
         )
         self._recent.add(self._clock(), unix, Levels(gate.active, gate.slots, gate.waiting), totals)
 
-    def _generations(self) -> dict[str, float]:
+    def _generations(self) -> dict[str, int]:
         """Ended since the start, by reason: those that take slots."""
         work = {labels: count for labels, count in self._metrics.requests.values.items() if labels[0] in _WORK}
         return _sums(work, 4)
 
-    def _refused(self) -> dict[str, float]:
+    def _refused(self) -> dict[str, int]:
         """Since the start, by reason: those that were not the callers' fault."""
         sums = _sums(self._metrics.refusals.values, 0)
         return {reason: count for reason, count in sums.items() if reason in _NOT_THE_CALLERS_FAULT}
@@ -333,9 +333,9 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _sums(values: dict[tuple[str, ...], float], label: int) -> dict[str, float]:
-    """Totals by one of the labels."""
-    out: dict[str, float] = {}
+def _sums(values: dict[tuple[str, ...], float], label: int) -> dict[str, int]:
+    """Totals by one of the labels: whole numbers, of things that were counted."""
+    out: dict[str, int] = {}
     for labels, value in values.items():
-        out[labels[label]] = out.get(labels[label], 0.0) + value
+        out[labels[label]] = out.get(labels[label], 0) + round(value)
     return out

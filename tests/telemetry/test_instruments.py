@@ -43,6 +43,16 @@ def test_histogram_says_what_the_librarys_own_says(values: list[float]) -> None:
         assert text(ours.family()).splitlines() == expected
 
 
+def test_spread_that_has_counted_nothing_is_not_there() -> None:
+    """Each request takes one when it comes, and `other`, of which no stream can come, had a count of 0 for ever."""
+    ours = instruments.Histogram("h", "Help.", BOUNDS, ("model",))
+    ours.at(("other",))
+    assert "h_count" not in text(ours.family())
+    ours.at(("other",)).observe(1)
+    assert 'h_count{model="other"} 1.0' in text(ours.family())
+    assert "h_count 0.0" in text(instruments.Histogram("h", "Help.", BOUNDS).family()), "one without labels is"
+
+
 def test_value_on_a_bound_is_within_it() -> None:
     spread = instruments.Spread(BOUNDS)
     spread.observe(1)

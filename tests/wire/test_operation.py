@@ -94,6 +94,26 @@ def test_a_histogram_counts_what_it_was_given(gate: Gateway) -> None:
     assert added == [1, 1, 1, len(events) - 2]  # [DONE] is no event, and the first one has none before it
 
 
+def test_histogram_has_no_model_that_was_never_counted(gate: Gateway) -> None:
+    gate.ask()
+    assert gate.ask(chat(model="nobody's")).status == 404
+    gate.until(active=0)
+    page = gate.get("/metrics").text
+    assert f'api_inter_token_latency_seconds_count{{model="{MODEL}"}}' in page
+    assert 'api_inter_token_latency_seconds_count{model="other"}' not in page
+
+
+def test_counts_in_status_are_whole_numbers(gate: Gateway) -> None:
+    gate.ask()
+    gate.ask({})
+    gate.until(active=0)
+    seen = gate.status()
+    for name in ("generations", "requests", "refusals", "tokens"):
+        assert seen[name], name
+        assert all(type(count) is int for count in seen[name].values()), name
+    assert type(seen["slo"]["results"]["met"]) is int
+
+
 def test_status_is_one_picture(gate: Gateway) -> None:
     with gate.hold(2):
         seen = gate.status()

@@ -96,5 +96,7 @@ class Histogram:
     def family(self) -> Metric:
         family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
         for labels, spread in self.spreads.items():
+            if self.labels and not any(spread.counts):
+                continue  # it was only made ready for what may come: a model that nobody can ask for, say
             family.add_metric(labels, buckets=spread.buckets(), sum_value=spread.total)
         return family
