@@ -26,9 +26,10 @@ Answer = Callable[[Downstream, Connection], Awaitable[None]]
 class Server:
     """uvicorn with our connection, whose every request is answered by ``answer``."""
 
-    def __init__(self, answer: Answer, *, stall_s: float = 0.05) -> None:
+    def __init__(self, answer: Answer, *, stall_s: float = 0.05, asgi: Any = None) -> None:
         self._answer = answer
         self._stall_s = stall_s
+        self._application = asgi or self._asgi
         self.lost = asyncio.Event()
         self.connection: Connection | None = None
 
@@ -43,8 +44,10 @@ class Server:
                 super().connection_lost(exc)
                 lost.set()
 
+        Told.stall_s = self._stall_s  # what no request to an engine has said yet
+
         config = uvicorn.Config(
-            self._asgi,
+            self._application,
             http=partial(Told, roads={"/road": self._on_road}),  # type: ignore[arg-type]  # it is called, and that is all
             ws="none",
             lifespan="off",
@@ -181,6 +184,108 @@ def test_reader_that_reads_all_the_while_is_not_dropped() -> None:
         async with Server(growing, stall_s=0.1) as server:
             with await server.client(CLOSE, receive_bytes=65536) as client:
                 assert (await _slowly(client)).endswith(b"0\r\n\r\n")
+
+    run(claim)
+
+
+POST = b"POST /road HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+
+
+async def _insist(server: Server, request: bytes, answered: asyncio.Queue[None], most: int) -> int:
+    """Send request after request, each once the last is answered, and read nothing; how many until it was dropped."""
+    loop = asyncio.get_running_loop()
+    lost = asyncio.ensure_future(server.lost.wait())
+    with await server.client(b"") as client:
+        for asked in range(most):
+            try:
+                await loop.sock_sendall(client, request)
+            except ConnectionError:
+                await lost
+            answer = asyncio.ensure_future(answered.get())
+            await asyncio.wait((answer, lost), return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                answer.cancel()
+                return asked
+    lost.cancel()
+    raise AssertionError(f"{most} requests were answered")
+
+
+def test_client_that_sends_requests_and_never_reads_is_dropped_whatever_it_is_answered() -> None:
+    """Each request ended the watch over what was left of the answers before it: nothing bounded what was kept."""
+
+    async def claim() -> None:
+        answered: asyncio.Queue[None] = asyncio.Queue()
+
+        async def error(sink: Downstream, _: Connection) -> None:
+            sink.start(401, [(b"content-length", b"%d" % 20_000)])
+            sink.write(bytes(20_000))
+            sink.end()
+            answered.put_nowait(None)
+
+        async with Server(error) as server:
+            await _insist(server, POST, answered, most=1000)  # 20 MB
+
+    run(claim)
+
+
+def test_client_that_never_reads_what_the_application_answers_is_dropped() -> None:
+    """Only answers to requests on a road were watched."""
+
+    async def claim() -> None:
+        answered: asyncio.Queue[None] = asyncio.Queue()
+
+        async def page(_: Any, receive: Any, send: Any) -> None:
+            await receive()
+            headers = [(b"content-length", b"%d" % 20_000)]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": bytes(20_000)})
+            answered.put_nowait(None)
+
+        async with Server(_large, asgi=page) as server:
+            await _insist(server, GET, answered, most=1000)
+
+    run(claim)
+
+
+def test_client_that_never_reads_is_dropped_though_each_request_of_its_adds_only_little() -> None:
+    """Far from the mark at which nothing more is read of it: what it sends is no sign that it reads."""
+
+    async def claim() -> None:
+        answered: asyncio.Queue[None] = asyncio.Queue()
+        left = 0
+
+        async def growing(sink: Downstream, connection: Connection) -> None:
+            nonlocal left
+            size = 10 if connection.transport.get_write_buffer_size() else 20_000
+            sink.start(200, [(b"content-length", b"%d" % size)])
+            sink.write(bytes(size))
+            sink.end()
+            left = connection.transport.get_write_buffer_size()
+            asyncio.get_running_loop().call_later(0.01 if size == 10 else 0.0, answered.put_nowait, None)
+
+        async with Server(growing) as server:
+            await _insist(server, POST, answered, most=1000)
+            assert 0 < left < BUFFER_BYTES / 2
+
+    run(claim)
+
+
+def test_next_request_is_begun_once_its_client_has_taken_the_last_answer() -> None:
+    async def claim() -> None:
+        unread: list[int] = []
+
+        async def large(sink: Downstream, connection: Connection) -> None:
+            unread.append(connection.transport.get_write_buffer_size())
+            await _large(sink, connection)
+
+        async with Server(large, stall_s=3600) as server:
+            with await server.client(POST, receive_bytes=65536) as client:
+                loop = asyncio.get_running_loop()
+                await loop.sock_recv(client, 1)
+                await loop.sock_sendall(client, POST.replace(b"length: 0", b"length: 0\r\nconnection: close"))
+                assert len(await _read_all(client)) > 40 * MIB
+            assert len(unread) == 2
+            assert unread[1] <= BUFFER_BYTES / 4, "what is below the low mark"
 
     run(claim)
 
@@ -339,13 +444,11 @@ def test_nothing_of_an_answer_is_held_by_its_connection_once_it_is_finished() ->
         finished = asyncio.Event()
 
         async def short(sink: Downstream, connection: Connection) -> None:
-            connection.on_gone = sink.on_pause = sink.on_resume = sink.on_stall = lambda: None
+            connection.on_gone = sink.on_pause = sink.on_resume = lambda: None
             sink.start(200, [(b"content-length", b"0")])
             sink.end()
             sink.finish()
-            kept = [connection.on_gone, connection.on_pause, connection.on_resume]
-            kept += [sink.on_pause, sink.on_resume, sink.on_stall]
-            assert not any(kept)
+            assert not any([connection.on_gone, connection.on_pause, connection.on_resume])
             finished.set()
 
         async with Server(short) as server:

@@ -329,3 +329,38 @@ def test_nothing_keeps_a_reply_once_its_request_is_over() -> None:
             gc.enable()
 
     play(SSE + chunked(HELLO, DONE) + END, claim)
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_answer_to_a_client_that_takes_nothing_yet_is_not_read_from_the_engine(tries: int) -> None:
+    """Paused by what it was sent before (its place in the line, say): there was no exchange then to be paused."""
+    asked = 0
+    asked_last = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await reader.read(1000)
+        asked += 1
+        if asked < tries:
+            writer.close()
+        else:
+            writer.write(SSE + chunked(HELLO, DONE) + END)
+            asked_last.set()
+
+    async def claim(upstream: Upstream) -> None:
+        rig = Rig()
+        assert rig.client.on_pause is not None
+        assert rig.client.on_resume is not None
+        if tries > 1:
+            with pytest.raises(EngineBroke):
+                await rig.carry(upstream)
+        rig.client.on_pause()
+        carried = asyncio.create_task(rig.carry(upstream))
+        await asked_last.wait()
+        await Rig().carry(upstream)  # what was said before this has come by now
+        assert not rig.client.body
+        rig.client.on_resume()
+        assert (await carried).reason == "ok"
+        assert rig.client.ended
+
+    run(serve, claim)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import select
 import socket
 import struct
 from dataclasses import dataclass, field
@@ -223,6 +224,12 @@ class Client:
             return self._socket.recv(1) == b""
         except ConnectionError:
             return True
+
+    def dropped(self) -> bool:
+        """Whether the gateway has reset the connection; nothing is read to find out."""
+        looks = select.poll()
+        looks.register(self._socket, 0)  # of an error it tells all the same
+        return bool(looks.poll(0))
 
     def _read_some(self, head: Reply) -> bool:
         """A piece of the body; False where the connection ended instead."""

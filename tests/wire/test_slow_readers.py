@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.simulated import Engine
 from tests.wire.client import CHAT, DONE, chat
-from tests.wire.gateway import Gateway, gateway
+from tests.wire.gateway import DEADLINE_S, Gateway, gateway
+from tests.wire.scripted import JSON, scripted_engine, sized
 
 MIB = 1024 * 1024
 BLOCKS = [{"kind": "giant", "after_events": 1 + i, "bytes": MIB} for i in range(48)]
@@ -68,3 +71,25 @@ def test_slow_reader_that_reads_is_not_dropped(engine: Engine) -> None:
             reply = slow.reply()
         assert reply.ended
         assert len(reply.text) > 4 * MIB
+
+
+def test_client_that_asks_for_more_and_more_and_reads_nothing_is_dropped() -> None:
+    """Each new request ended the watch over the answers before it, and was answered with no regard to what was unread:
+    400 of them took 90 MiB of the gateway, and a stream after a few was held whole.
+    """
+    whole = b'{"choices":[{"message":{"content":"' + b"a" * 240_000 + b'"},"finish_reason":"stop"}]}'
+    with scripted_engine() as engine, gateway(engine.url, "--send-stall-s", "0.3") as gate:
+        before = gate.status()["process"]["resident_bytes"]
+        answered = gate.counted(status="200")
+        deadline = time.monotonic() + DEADLINE_S
+        with gate.client(receive_bytes=4096) as client:
+            for asked in range(1, 61):
+                engine.say(JSON + sized(whole))
+                client.post(CHAT, chat(stream=False))
+                until = answered + asked
+                while gate.counted(status="200") < until and not client.dropped():
+                    assert time.monotonic() < deadline
+                if client.dropped():
+                    break
+            assert client.dropped()
+        assert gate.status()["process"]["resident_bytes"] - before < 6 * MIB

@@ -1,6 +1,6 @@
 """The client's connection: uvicorn's httptools protocol, made to notice a client that leaves.
 
-Two things uvicorn does not do, and a gate can't do without:
+Three things uvicorn does not do, and a gate can't do without:
 
 - With a second request in its buffer uvicorn stops reading until the first is answered, and so sees neither close nor
   reset: a client that pipelines and leaves would keep its slot. Here nothing is read ahead: whatever comes while a
@@ -8,6 +8,9 @@ Two things uvicorn does not do, and a gate can't do without:
 - A lost connection calls ``on_gone`` at once, in the same turn of the loop, instead of waiting to be asked. So does a
   half-closed one: its transport would first wait until everything is read, and a client that reads nothing would
   never be gone.
+- A client that reads nothing defeats every limit on what is kept for it if it may ask for more: while its buffer is
+  over the mark its next request is not read, and one that has taken nothing for ``stall_s`` is dropped, whatever it
+  sends.
 
 And what it reads it reads strictly: what two readers could understand in two ways (lengths above all) is refused, and
 the connection closed. Most of that is llhttp's doing; ``on_header`` and ``_examine`` add what it lets pass.
@@ -37,7 +40,7 @@ from headgate.errand import Errand
 from headgate.errors import Reason, Refusal
 
 BUFFER_BYTES = 256 * 1024
-"""What a client may leave unread before the engine's side is paused."""
+"""What a client may leave unread before the engine's side is paused, and its next request left where it is."""
 
 _ANY = 1 << 62
 
@@ -69,6 +72,7 @@ class Connection(HttpToolsProtocol):
 
     Attributes:
         broken: why the body of the request being answered will never be whole.
+        stall_s: how long the client may take nothing of what is there for it; its requests to engines say it.
     """
 
     on_gone: Callable[[], object] | None = None
@@ -76,6 +80,9 @@ class Connection(HttpToolsProtocol):
     on_resume: Callable[[], object] | None = None
     idle_since = inf
     broken: Refusal | None = None
+    stall_s = 30.0
+    _watch: asyncio.TimerHandle | None = None
+    _watched_bytes = 0
     _deaf = False
     _head_bytes = 0  # of a head that came in pieces, so far
     _hosts = 0
@@ -107,6 +114,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._watch is not None:
+            self._watch.cancel()  # it refers to us
+            self._watch = None
         if not self._answering:
             self.forget()
         elif self.on_gone is not None:
@@ -192,6 +202,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["headgate.connection"] = self  # type: ignore[typeddict-unknown-key]
         self._hosts = 0
+        if self._watch is not None and not self.transport.get_write_buffer_size():
+            self._watched_bytes = _ANY  # all of the last answer was taken before this request was sent
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -281,8 +293,12 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
+        self.watch_rest()
         if not self.transport.is_closing():
-            self.flow.resume_reading()
+            if self.flow.write_paused:
+                self.flow.pause_reading()
+            else:
+                self.flow.resume_reading()
             self.idle_since = self.loop.time()
 
     def on_body(self, body: bytes) -> None:
@@ -313,6 +329,7 @@ class Connection(HttpToolsProtocol):
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(b"%b%bconnection: close\r\n\r\n%b" % (STATUS_LINE[status], lines, body))
         self.transport.close()
+        self.watch_rest()
 
     def _break_body(self, refusal: Refusal) -> None:
         """The body of the request being answered will never be whole: whoever waits for it is told.
@@ -370,13 +387,47 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        if self._watch is None:
+            self._start_watch()
+        else:
+            self._watched_bytes = _ANY  # it has been added to since
+        if not self._answering and not self.transport.is_closing():
+            self.flow.pause_reading()  # an answer's last bytes may be counted after its end
         if self.on_pause is not None:
             self.on_pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._watched_bytes = _ANY  # much was taken, however much has been added since
+        if not self._answering and not self.transport.is_closing():
+            self.flow.resume_reading()  # its next request, left where it was
         if self.on_resume is not None:
             self.on_resume()
+
+    def watch_rest(self) -> None:
+        """Nothing is added for now: what is left has to become less."""
+        if self._watch is None and self.transport.get_write_buffer_size():
+            self._start_watch()
+
+    def _start_watch(self) -> None:
+        self._watched_bytes = self.transport.get_write_buffer_size()
+        self._watch = self.loop.call_later(self.stall_s, self._look_at_rest)
+
+    def _look_at_rest(self) -> None:
+        """Drop a reader that has taken nothing since the last look.
+
+        Looked at only while nothing is added (paused, or answered), so that what is left can only have shrunk. What
+        was added to it between two looks was an answer to a request sent while it had the last one still to read:
+        who reads its answers doesn't do that.
+        """
+        self._watch = None
+        left = self.transport.get_write_buffer_size()
+        if not left or (self._answering and not self.flow.write_paused):
+            return
+        if left < self._watched_bytes:
+            self._start_watch()
+        else:
+            self.transport.abort()
 
 
 def close_after_answers(state: Any) -> None:
@@ -423,13 +474,6 @@ class Downstream:
         "_connection",
         "_cycle",
         "_head",
-        "_loop",
-        "_stall_s",
-        "_watch",
-        "_watched_bytes",
-        "on_pause",
-        "on_resume",
-        "on_stall",
     )
 
     def __init__(self, connection: Connection, *, stall_s: float) -> None:
@@ -437,15 +481,23 @@ class Downstream:
         self._cycle = connection.cycle
         self._chunked = False
         self._head = b""
-        self._stall_s = stall_s
-        self._loop = connection.loop
-        self._watch: asyncio.TimerHandle | None = None
-        self._watched_bytes = 0
-        self.on_pause: Callable[[], object] | None = None
-        self.on_resume: Callable[[], object] | None = None
-        self.on_stall: Callable[[], object] | None = None
-        connection.on_pause = self._paused
-        connection.on_resume = self._resumed
+        connection.stall_s = stall_s
+
+    @property
+    def on_pause(self) -> Callable[[], object] | None:
+        return self._connection.on_pause
+
+    @on_pause.setter
+    def on_pause(self, told: Callable[[], object] | None) -> None:
+        self._connection.on_pause = told
+
+    @property
+    def on_resume(self) -> Callable[[], object] | None:
+        return self._connection.on_resume
+
+    @on_resume.setter
+    def on_resume(self, told: Callable[[], object] | None) -> None:
+        self._connection.on_resume = told
 
     @property
     def started(self) -> bool:
@@ -511,7 +563,6 @@ class Downstream:
         if not cycle.keep_alive:
             cycle.transport.close()
         self._connection.on_response_complete()
-        self._watch_rest()
 
     def cut(self) -> None:
         """Close the connection with the reply unended; a reset, where only that can tell (HTTP/1.0)."""
@@ -519,7 +570,7 @@ class Downstream:
         cycle.response_complete = True
         if self._chunked:
             cycle.transport.close()
-            self._watch_rest()
+            self._connection.watch_rest()
         else:
             cycle.transport.abort()
 
@@ -531,43 +582,3 @@ class Downstream:
             connection.forget()
         elif not cycle.response_complete:
             cycle.transport.close()  # by a mistake of ours nobody will answer it: it must not wait for ever
-        self.on_pause = self.on_resume = self.on_stall = None
-
-    def _paused(self) -> None:
-        self._start_watch()
-        if self.on_pause is not None:
-            self.on_pause()
-
-    def _resumed(self) -> None:
-        self._watched_bytes = _ANY  # much was taken, however much has been added since
-        if self.on_resume is not None:
-            self.on_resume()
-
-    def _watch_rest(self) -> None:
-        if self._cycle.transport.get_write_buffer_size():
-            self._start_watch()
-
-    def _start_watch(self) -> None:
-        if self._watch is None:
-            self._watched_bytes = self._cycle.transport.get_write_buffer_size()
-            self._watch = self._loop.call_later(self._stall_s, self._look)
-
-    def _look(self) -> None:
-        """Drop a reader that has taken nothing since the last look.
-
-        Looked at only while nothing is added (paused, or ended), so that what is left can only have shrunk; the next
-        request on the connection has a watch of its own.
-        """
-        self._watch = None
-        cycle = self._cycle
-        transport: Any = cycle.transport
-        left = transport.get_write_buffer_size()
-        waits = cycle.response_complete or self._connection.flow.write_paused
-        if not left or not waits or self._connection.cycle is not cycle:
-            return
-        if left < self._watched_bytes:
-            self._start_watch()
-            return
-        if self.on_stall is not None:
-            self.on_stall()
-        transport.abort()

@@ -160,7 +160,7 @@ class Generation:
             self._metrics.cancelled.add(("arriving",))
             sink.finish()
             return
-        connection.on_gone = sink.on_stall = request.cancel
+        connection.on_gone = request.cancel
         try:
             await self._flow.serve(call, sink, refuse)
         finally:

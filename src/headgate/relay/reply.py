@@ -194,6 +194,7 @@ class Reply:
         "_last_event_at",
         "_loop",
         "_passing",
+        "_paused",
         "_plan",
         "_retry_after_s",
         "_says",
@@ -244,6 +245,7 @@ class Reply:
         self._slot: Slot | None = None
         self._done: asyncio.Future[Ending] | None = None
         self._expired: Refusal | None = None
+        self._paused = False
         sink.on_pause = self.pause
         sink.on_resume = self.resume
         self.started = False
@@ -291,6 +293,8 @@ class Reply:
         self._slot = slot
         self._done = self._loop.create_future()
         exchange.send(request, self)
+        if self._paused:  # while there was no exchange, or by what another try had sent
+            exchange.pause()
         try:
             return await self._done
         except asyncio.CancelledError:
@@ -349,10 +353,12 @@ class Reply:
 
     def pause(self) -> None:
         """The client takes nothing for now."""
+        self._paused = True
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume(self) -> None:
+        self._paused = False
         if self._exchange is not None:
             self._exchange.resume()
 
