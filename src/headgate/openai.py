@@ -41,7 +41,10 @@ def id_headers(dialect: Dialect, request_id: str) -> list[tuple[bytes, bytes]]:
 
 _PARTS = 64
 
-_Sequences = Annotated[int, msgspec.Meta(ge=1, le=1 << 14)]  # vLLM's own limit, which older ones lack
+SEQUENCES_MOST = 1 << 14
+"""vLLM's own limit for ``n``, which older ones lack; nor may a request bring more prompts."""
+
+_Sequences = Annotated[int, msgspec.Meta(ge=1, le=SEQUENCES_MOST)]
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 
 
@@ -70,12 +73,22 @@ class _Body(msgspec.Struct):
 class _Generate(msgspec.Struct, forbid_unknown_fields=False):
     prompt: str
     model: str | None = None
+    stream: msgspec.Raw = _ABSENT
+
+
+class _Set(msgspec.Struct):
+    """The fields that are set in a caller's JSON, as they stand there."""
+
+    model: msgspec.Raw = _ABSENT
+    stream_options: msgspec.Raw = _ABSENT
+    include_usage: msgspec.Raw = _ABSENT
 
 
 _body = msgspec.json.Decoder(_Body)
 _generate = msgspec.json.Decoder(_Generate)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
-_dict = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_most = msgspec.json.Decoder(tuple[(msgspec.Raw,) * SEQUENCES_MOST])  # type: ignore[misc]  # it is none to be checked
+_set = msgspec.json.Decoder(_Set)
 _TASK = re.compile(
     rb'"content"\s*:\s*"### Task:\\n(?:Generate a concise|Generate \d-\d broad tags|(?:Predict|Suggest) \d-\d )'
 )
@@ -83,6 +96,10 @@ _TASK = re.compile(
 
 Its others begin with a task too, and a person waits for them: search queries, a question with documents, a picture.
 """
+_SEVERAL = re.compile(rb'\[[ \t\r\n]*["\[]')
+_COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
+_LOOKS = 2
+"""How many places are looked at where a key may stand: each costs as much as reading all that is before it."""
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _MISSING = re.compile(r"missing required field `(.*)`")
 
@@ -161,10 +178,27 @@ def _start(raw: msgspec.Raw) -> bytes:
 
 def _count_prompts(raw: bytes) -> int:
     """How many prompts the list of a ``prompt`` or ``input`` field holds: texts or token lists are several."""
-    inner = raw[1:].lstrip()
-    if not inner.startswith((b'"', b"[")):
+    if _SEVERAL.match(raw) is None:
         return 1  # a list of token numbers is one prompt; so is one of message objects
-    return max(len(_list.decode(raw)), 1)
+    return max(_count(raw), 1)
+
+
+def _count(raw: bytes) -> int:
+    """How many elements a list has.
+
+    Raises:
+        Refusal: ``invalid_request``: more than ``SEQUENCES_MOST``. Others wait while they are counted, and a body of
+            32 MiB may have ten million.
+    """
+    if raw.count(b",") >= SEQUENCES_MOST:  # or they stand within its texts
+        try:
+            _most.decode(memoryview(raw)[:-1])  # without its end it is broken, unless it is too long before
+        except msgspec.ValidationError:
+            what = f"A request may have at most {SEQUENCES_MOST} prompts or texts."
+            raise Refusal(Reason.INVALID_REQUEST, what) from None
+        except msgspec.DecodeError:
+            pass
+    return len(_list.decode(raw))
 
 
 def _invalid(error: Exception) -> Refusal:
@@ -187,11 +221,40 @@ def ask_for_usage(body: bytes, asked: Asked) -> bytes:
         # the last one counts, for us as for the engine.
         end = body.rstrip()
         return end[:-1] + b',"stream_options":{"include_usage":true}}'
-    fields = _dict.decode(body)
-    options = msgspec.json.decode(fields["stream_options"], type=dict[str, Any])
-    options["include_usage"] = True
-    fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-    return msgspec.json.encode(fields)
+    options = bytes(_set.decode(body).stream_options)
+    return _with(body, "stream_options", _with(options, "include_usage", b"true"))
+
+
+def _with(data: bytes, name: str, value: bytes) -> bytes:
+    """The object ``data`` with a field of ``_Set`` set to ``value``, and nothing else of it touched.
+
+    Not all of it decoded: it may have millions of fields, which would take 2 s and 600 MiB.
+    """
+    old = memoryview(getattr(_set.decode(data), name))
+    key = b'"%b"' % name.encode()
+    at = len(data) if old else -1
+    for _ in range(_LOOKS):
+        at = data.rfind(key, 0, max(at, 0))
+        if at < 0:
+            break
+        start = _COLON.match(data, at + len(key))
+        if start is not None and _is_field(data[:at]):
+            return b"".join((data[: start.end()], value, data[start.end() + len(old) :]))
+    # Where the key stands twice (the other one null, say, or spelt with escapes) the last one counts, for us as for
+    # the engine.
+    head = data.rstrip()[:-1].rstrip()
+    return b"".join((head, b"" if head.endswith(b"{") else b",", key, b":", value, b"}"))
+
+
+def _is_field(before: bytes) -> bool:
+    """Whether what stands ``before`` a key is the object itself: no text, and no object within it."""
+    if not before[-64:].rstrip().endswith((b"{", b",")):
+        return False
+    try:
+        _set.decode(before + b'"":0}')
+    except UNREADABLE:
+        return False
+    return True
 
 
 def generate_to_completion(body: bytes, default_model: str | None) -> tuple[bytes, Asked]:
@@ -202,17 +265,16 @@ def generate_to_completion(body: bytes, default_model: str | None) -> tuple[byte
     """
     try:
         fields = _generate.decode(body)
-        raw = _dict.decode(body)
     except UNREADABLE as error:
         raise _invalid(error) from None
-    if "stream" in raw and bytes(raw["stream"]) == b"true":
+    if _start(fields.stream) == b"true":
         raise Refusal(Reason.INVALID_REQUEST, "`/generate` answers whole; /v1/completions streams.", param="stream")
     model = fields.model or default_model
     if not model:
         raise Refusal(Reason.INVALID_REQUEST, "`model` is required while no model is loaded.", param="model")
-    raw["model"] = msgspec.Raw(msgspec.json.encode(model))
-    encoded = msgspec.json.encode(raw)
-    return encoded, read_request(encoded, required=("prompt",))
+    if not fields.model:
+        body = _with(body, "model", msgspec.json.encode(model))
+    return body, read_request(body, required=("prompt",))
 
 
 _NAME_LENGTH = 200

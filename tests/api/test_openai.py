@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=10,
 )
+STREAMED = openai.Asked("m", stream=True, has_stream_options=True)
 FORM = 'multipart/form-data; boundary="edge"'
 
 
@@ -133,12 +136,93 @@ def test_usage_is_asked_for_and_nothing_else_is_changed(fields: dict[str, Any], 
     assert read_request(ask_for_usage(raw, asked)).include_usage
 
 
+NAMES = st.sampled_from(["stream_options", "include_usage", "model", 'a"stream_options', "\\"])
+ALIKE: st.SearchStrategy[Any] = st.recursive(
+    st.none() | NAMES | st.just('{"stream_options":1,"include_usage":2}'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    before=st.dictionaries(NAMES, ALIKE),
+    after=ALIKE,
+    options=st.dictionaries(NAMES, ALIKE),
+    indent=st.none() | st.just(1),
+)
+def test_usage_is_asked_for_in_the_object_itself_whatever_else_is_called_so(
+    before: dict[str, Any], after: Any, options: dict[str, Any], indent: int | None
+) -> None:
+    options["include_usage"] = None
+    whole = {**before, "model": "m", "stream_options": options, "after": after}
+    raw = json.dumps(whole, indent=indent).encode()
+    told = ask_for_usage(raw, read_request(raw))
+    assert json.loads(told) == whole | {"stream_options": options | {"include_usage": True}}
+
+
+def test_usage_is_asked_for_without_the_key_standing_there_twice() -> None:
+    raw = b'{ "stream_options" : {} , "model":"m", "tools":[{"stream_options":1}]}'
+    told = ask_for_usage(raw, read_request(raw))
+    assert told == b'{ "stream_options" : {"include_usage":true} , "model":"m", "tools":[{"stream_options":1}]}'
+
+
+MANY = 300_000
+FIELDS = b",".join(b'"%x":1' % number for number in range(MANY))
+TOO_MANY = (
+    b'"",' * MANY + b'""',
+    b"[1]," * MANY + b"[1]",
+    b'"",' + b"1," * MANY + b"1",
+    b'[],"",' + b"{}," * MANY + b"{}",
+)
+
+
+def _peak_bytes(act: Callable[[], object]) -> int:
+    """The most memory that Python's objects took meanwhile."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("listed", TOO_MANY)
+def test_too_many_prompts_are_refused_before_all_of_them_are_made(listed: bytes) -> None:
+    """31 MiB of them took 1.6 s, in which nobody was served, and 800 MiB."""
+    raw = b'{"model":"m","prompt":[' + listed + b"]}"
+    assert _peak_bytes(lambda: refused(raw)) < 3 * len(raw) + 4_000_000
+
+
+def test_as_many_prompts_as_vllm_takes_choices_are_taken_and_no_more() -> None:
+    most = openai.SEQUENCES_MOST
+    assert read_request(body(prompt=[""] * most)).sequences == most
+    assert read_request(body(input=["a, b"] * most)).sequences == most
+    assert read_request(body(prompt=["a," * 50_000, '",' * 50_000])).sequences == 2
+    assert read_request(body(prompt=[[1] * 50_000])).sequences == 1
+    assert "16384" in refused(body(prompt=[""] * (most + 1))).message
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: ask_for_usage(b'{"model":"m","stream_options":{},%b}' % FIELDS, STREAMED),
+        lambda: ask_for_usage(b'{"model":"m","stream_options":{%b}}' % FIELDS, STREAMED),
+        lambda: openai.generate_to_completion(b'{"prompt":"x",%b}' % FIELDS, "m"),
+    ],
+)
+def test_millions_of_fields_are_not_made_to_set_one(act: Callable[[], object]) -> None:
+    """29 MiB of them took 2 s, in which nobody was served, and 600 MiB."""
+    assert _peak_bytes(act) < 6 * len(FIELDS)
+
+
 def test_generate_is_a_completion() -> None:
     raw, asked = openai.generate_to_completion(b'{"prompt": "Hello", "top_k": 3, "n": 2}', "m")
     assert json.loads(raw) == {"prompt": "Hello", "top_k": 3, "n": 2, "model": "m"}
     assert (asked.model, asked.stream, asked.sequences) == ("m", False, 2)
     raw, asked = openai.generate_to_completion(b'{"prompt": "Hello", "model": "mine"}', "m")
     assert asked.model == "mine"
+    raw, asked = openai.generate_to_completion(b'{"model": null, "prompt": "Hello"}', "m")
+    assert raw == b'{"model": "m", "prompt": "Hello"}'
 
 
 @pytest.mark.parametrize(
