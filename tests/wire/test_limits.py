@@ -111,6 +111,18 @@ def test_head_that_two_readers_could_understand_in_two_ways_is_refused(untouched
     books.until(refusals("invalid_request", 400))
 
 
+@pytest.mark.parametrize("digits", [21, 5000])
+def test_length_with_more_digits_than_any_has_is_refused(untouched: Gateway, digits: int) -> None:
+    """Python reads no number of more than 4,300 digits: it was a 502, and an exception in the log."""
+    with untouched.client() as client:
+        client.send(head(b"content-length: " + str(len(BODY)).zfill(digits).encode()) + BODY)
+        reply = client.reply()
+        assert (reply.status, reply.error["code"]) == (400, "invalid_request")
+        assert "content-length" in reply.error["message"]
+        client.send(request("/health", method="GET"))
+        assert client.reply().json["status"] == "ok", "its body was read as its length says"
+
+
 CHUNKINGS = {
     "a size with 0x": b"0x%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
     "a signed size": b"+%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),

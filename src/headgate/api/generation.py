@@ -40,6 +40,7 @@ _READ = frozenset(
 )
 """The headers that are looked at: each of the looks then walks along a short list."""
 
+_LENGTH_DIGITS = 20
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
@@ -272,8 +273,11 @@ class Generation:
         for name, value in headers:
             if name == b"content-type":
                 given = value
-            elif name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
-                raise self._too_large()
+            elif name == b"content-length" and value.isdigit():
+                if len(value) > _LENGTH_DIGITS:  # zeros before it, and Python doesn't read any number of them
+                    raise Refusal(Reason.INVALID_REQUEST, "`content-length` has more digits than any length.")
+                if int(value) > self._max_body_bytes:
+                    raise self._too_large()
         kind = given.split(b";")[0].strip().lower()
         if kind == wanted or (not kind and endpoint.reads != "multipart"):
             return given or wanted
