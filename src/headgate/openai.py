@@ -70,6 +70,16 @@ class _Body(msgspec.Struct):
     previous_response_id: str | None = None
 
 
+class _Scored(msgspec.Struct):
+    text_1: msgspec.Raw = _ABSENT
+    text_2: msgspec.Raw = _ABSENT
+    data_1: msgspec.Raw = _ABSENT
+    data_2: msgspec.Raw = _ABSENT
+    queries: msgspec.Raw = _ABSENT
+    documents: msgspec.Raw = _ABSENT
+    items: msgspec.Raw = _ABSENT
+
+
 class _Generate(msgspec.Struct, forbid_unknown_fields=False):
     prompt: str
     model: str | None = None
@@ -85,6 +95,7 @@ class _Set(msgspec.Struct):
 
 
 _body = msgspec.json.Decoder(_Body)
+_scored = msgspec.json.Decoder(_Scored)
 _generate = msgspec.json.Decoder(_Generate)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _most = msgspec.json.Decoder(tuple[(msgspec.Raw,) * SEQUENCES_MOST])  # type: ignore[misc]  # it is none to be checked
@@ -169,6 +180,19 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         max_tokens=fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens,
         in_background=not fields.stream and _TASK.search(fields.messages) is not None,
     )
+
+
+def read_scored(body: bytes) -> Asked:
+    """Read a request for scores of pairs: one text with each of a list, or two lists' texts with one another.
+
+    ``_Scored`` has all the names that vLLM knows the lists by; which of several it goes by is its own business.
+
+    Raises:
+        Refusal: ``invalid_request``.
+    """
+    asked = read_request(body)
+    lists = (bytes(texts) for texts in msgspec.structs.astuple(_scored.decode(body)) if _start(texts)[:1] == b"[")
+    return msgspec.structs.replace(asked, sequences=max([1, *(_count(texts) for texts in lists)]))
 
 
 def _start(raw: msgspec.Raw) -> bytes:

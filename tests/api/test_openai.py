@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headgate import openai
 from headgate.errors import Reason, Refusal
-from headgate.openai import DONE, Dialect, ask_for_usage, read_multipart, read_request
+from headgate.openai import DONE, Dialect, ask_for_usage, read_multipart, read_request, read_scored
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=6),
@@ -110,6 +110,39 @@ def test_any_body_is_read_or_refused(raw: bytes) -> None:
 )
 def test_sequences_are_choices_times_prompts(fields: dict[str, Any], sequences: int) -> None:
     assert read_request(body(**fields)).sequences == sequences
+
+
+@pytest.mark.parametrize(
+    ("fields", "sequences"),
+    [
+        ({"query": "q", "documents": ["one", "two", "three"]}, 3),
+        ({"query": "q", "documents": [{"content": [{"type": "text", "text": "one"}]}, "two"]}, 2),
+        ({"query": "q", "documents": {"content": [{"type": "text", "text": "one"}, {"type": "text"}]}}, 1),
+        ({"query": "q", "documents": []}, 1),
+        ({"query": "q"}, 1),
+        ({"text_1": "q", "text_2": "one"}, 1),
+        ({"text_1": "q", "text_2": ["one", "two"]}, 2),
+        ({"text_1": ["q", "r"], "text_2": ["one", "two"]}, 2),
+        ({"data_1": "q", "data_2": ["one", "two"]}, 2),
+        ({"queries": "q", "documents": ["one", "two"]}, 2),
+        ({"queries": ["q", "r"], "items": ["one", "two"]}, 2),
+        ({"text_1": "q", "text_2": "one", "items": ["one", "two"]}, 2),
+    ],
+)
+def test_each_pair_that_is_scored_is_a_sequence(fields: dict[str, Any], sequences: int) -> None:
+    """A request for a thousand of them took one slot."""
+    assert read_scored(body(**fields)).sequences == sequences
+
+
+def test_too_many_texts_to_be_scored_are_refused() -> None:
+    most = openai.SEQUENCES_MOST
+    assert read_scored(body(documents=["a, b"] * most)).sequences == most
+    with pytest.raises(Refusal, match="16384"):
+        read_scored(body(documents=["a"] * (most + 1)))
+
+
+def test_documents_that_a_chat_is_about_are_no_sequences() -> None:
+    assert read_request(body(messages=[], documents=[{"text": "one"}, {"text": "two"}])).sequences == 1
 
 
 def test_null_is_as_good_as_nothing() -> None:

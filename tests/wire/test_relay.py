@@ -179,15 +179,19 @@ def test_transcription_takes_a_slot_and_reads_its_form(gate: Gateway, engine: En
 
 
 @pytest.mark.parametrize(
-    ("path", "fields"),
+    ("path", "fields", "sequences"),
     [
-        ("/v1/embeddings", {"input": ["one", "two"]}),
-        ("/v1/score", {"text_1": "one", "text_2": "two"}),
-        ("/v1/rerank", {"query": "one", "documents": ["two", "three"]}),
+        ("/v1/embeddings", {"input": ["one", "two"]}, 2),
+        ("/v1/score", {"text_1": "one", "text_2": "two"}, 1),
+        ("/v1/score", {"text_1": "one", "text_2": ["two", "three"]}, 2),
+        ("/v1/rerank", {"query": "one", "documents": ["two", "three", "four"]}, 3),
     ],
 )
-def test_pooling_passes(gate: Gateway, path: str, fields: dict[str, Any]) -> None:
+def test_pooling_passes_and_weighs_what_it_is(gate: Gateway, path: str, fields: dict[str, Any], sequences: int) -> None:
+    """All the documents of a request to rerank them were one slot's."""
+    before = gate.metric("api_batch_size_sum")
     assert gate.ask({"model": MODEL, **fields}, path).status == 200
+    assert gate.metric("api_batch_size_sum") == before + sequences
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Endpoint:
     path: str
     summary: str
     dialect: Dialect = Dialect.OPENAI
-    reads: Literal["json", "multipart", "generate"] = "json"
+    reads: Literal["json", "multipart", "generate", "scored"] = "json"
     required: tuple[str, ...] = ()
     gated: bool = True
     can_ask_usage: bool = False
@@ -74,8 +74,8 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint("/v1/responses", "Response (OpenAI Responses API)", Dialect.RESPONSES, required=("input",)),
         Endpoint("/v1/messages", "Message (Anthropic Messages API)", Dialect.ANTHROPIC, required=("messages",)),
         Endpoint("/v1/embeddings", "Embeddings"),
-        Endpoint("/v1/score", "Similarity scores"),
-        Endpoint("/v1/rerank", "Rerank documents"),
+        Endpoint("/v1/score", "Similarity scores", reads="scored"),
+        Endpoint("/v1/rerank", "Rerank documents", reads="scored"),
         Endpoint("/v1/audio/transcriptions", "Transcribe audio", reads="multipart"),
         Endpoint("/v1/audio/translations", "Translate audio", reads="multipart"),
         Endpoint("/generate", "One prompt in, one text out", reads="generate", target="/v1/completions"),
@@ -224,11 +224,13 @@ class Generation:
         return wishes.comes_from(connection.client, self._trusted_proxies)
 
     def _asked(self, endpoint: Endpoint, body: bytes, content_type: bytes) -> Asked | tuple[bytes, Asked]:
+        if endpoint.reads == "json":
+            return openai.read_request(body, required=endpoint.required)
         if endpoint.reads == "multipart":
             return openai.read_multipart(body, content_type.decode("latin-1"))
         if endpoint.reads == "generate":
             return openai.generate_to_completion(body, self._default_model())
-        return openai.read_request(body, required=endpoint.required)
+        return openai.read_scored(body)
 
     async def _body(self, connection: Connection, request: Request) -> bytes | None:
         """The whole body; None where the client left first."""
