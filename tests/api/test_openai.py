@@ -199,6 +199,13 @@ def test_usage_is_asked_for_without_the_key_standing_there_twice() -> None:
     assert told == b'{ "stream_options" : {"include_usage":true} , "model":"m", "tools":[{"stream_options":1}]}'
 
 
+def test_usage_is_asked_for_though_the_key_stands_there_twice_the_second_time_with_escapes() -> None:
+    """The last one counts, and its length is not that of the one that is found."""
+    raw = b'{"stream_options":{"a":1},"stream\\u005foptions":{"include_usage":false,"x":[1,2,3]},"model":"m"}'
+    told = json.loads(ask_for_usage(raw, read_request(raw)))
+    assert told["stream_options"] == {"include_usage": True, "x": [1, 2, 3]}
+
+
 MANY = 300_000
 FIELDS = b",".join(b'"%x":1' % number for number in range(MANY))
 TOO_MANY = (
