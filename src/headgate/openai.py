@@ -263,7 +263,9 @@ def _with(data: bytes, name: str, value: bytes) -> bytes:
             break
         start = _COLON.match(data, at + len(key))
         if start is not None and _is_field(data[:at]) and data[start.end() : start.end() + len(old)] == old:
-            return b"".join((data[: start.end()], value, data[start.end() + len(old) :]))
+            told = b"".join((data[: start.end()], value, data[start.end() + len(old) :]))
+            if bytes(getattr(_set.decode(told), name)) == value:
+                return told
     # Where the key stands twice (the other one null, say, or spelt with escapes) the last one counts, for us as for
     # the engine.
     head = data.rstrip()[:-1].rstrip()

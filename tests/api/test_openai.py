@@ -204,6 +204,8 @@ def test_usage_is_asked_for_though_the_key_stands_there_twice_the_second_time_wi
     raw = b'{"stream_options":{"a":1},"stream\\u005foptions":{"include_usage":false,"x":[1,2,3]},"model":"m"}'
     told = json.loads(ask_for_usage(raw, read_request(raw)))
     assert told["stream_options"] == {"include_usage": True, "x": [1, 2, 3]}
+    raw = b'{"stream_options":{},"stream\\u005foptions":{},"model":"m"}'
+    assert json.loads(ask_for_usage(raw, read_request(raw)))["stream_options"] == {"include_usage": True}
 
 
 MANY = 300_000
