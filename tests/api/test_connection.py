@@ -448,7 +448,7 @@ def test_nothing_of_an_answer_is_held_by_its_connection_once_it_is_finished() ->
             sink.start(200, [(b"content-length", b"0")])
             sink.end()
             sink.finish()
-            assert not any([connection.on_gone, connection.on_pause, connection.on_resume])
+            assert not any([connection.on_gone, connection.sink, sink.on_pause, sink.on_resume])
             finished.set()
 
         async with Server(short) as server:

@@ -65,7 +65,7 @@ _SIZES = [b"%x\r\n" % size for size in range(2048)]
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. ``on_gone``, ``on_pause`` and ``on_resume`` belong to the request being answered.
+    """One client's connection. ``on_gone`` and ``sink`` belong to the request being answered.
 
     Args:
         roads: by path, who answers what is POSTed there; everything else is answered by the ASGI application.
@@ -76,8 +76,7 @@ class Connection(HttpToolsProtocol):
     """
 
     on_gone: Callable[[], object] | None = None
-    on_pause: Callable[[], object] | None = None
-    on_resume: Callable[[], object] | None = None
+    sink: Downstream | None = None
     idle_since = inf
     broken: Refusal | None = None
     stall_s = 30.0
@@ -293,7 +292,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        self.watch_rest()
+        if self._watch is None and self.transport.get_write_buffer_size():
+            self._start_watch()
         if not self.transport.is_closing():
             if self.flow.write_paused:
                 self.flow.pause_reading()
@@ -393,16 +393,16 @@ class Connection(HttpToolsProtocol):
             self._watched_bytes = _ANY  # it has been added to since
         if not self._answering and not self.transport.is_closing():
             self.flow.pause_reading()  # an answer's last bytes may be counted after its end
-        if self.on_pause is not None:
-            self.on_pause()
+        if self.sink is not None and self.sink.on_pause is not None:
+            self.sink.on_pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._watched_bytes = _ANY  # much was taken, however much has been added since
         if not self._answering and not self.transport.is_closing():
             self.flow.resume_reading()  # its next request, left where it was
-        if self.on_resume is not None:
-            self.on_resume()
+        if self.sink is not None and self.sink.on_resume is not None:
+            self.sink.on_resume()
 
     def watch_rest(self) -> None:
         """Nothing is added for now: what is left has to become less."""
@@ -474,6 +474,8 @@ class Downstream:
         "_connection",
         "_cycle",
         "_head",
+        "on_pause",
+        "on_resume",
     )
 
     def __init__(self, connection: Connection, *, stall_s: float) -> None:
@@ -481,23 +483,10 @@ class Downstream:
         self._cycle = connection.cycle
         self._chunked = False
         self._head = b""
+        self.on_pause: Callable[[], object] | None = None
+        self.on_resume: Callable[[], object] | None = None
+        connection.sink = self
         connection.stall_s = stall_s
-
-    @property
-    def on_pause(self) -> Callable[[], object] | None:
-        return self._connection.on_pause
-
-    @on_pause.setter
-    def on_pause(self, told: Callable[[], object] | None) -> None:
-        self._connection.on_pause = told
-
-    @property
-    def on_resume(self) -> Callable[[], object] | None:
-        return self._connection.on_resume
-
-    @on_resume.setter
-    def on_resume(self, told: Callable[[], object] | None) -> None:
-        self._connection.on_resume = told
 
     @property
     def started(self) -> bool:
@@ -577,7 +566,7 @@ class Downstream:
     def finish(self) -> None:
         """The request is over: nothing more is told to it, nor to its client."""
         connection, cycle = self._connection, self._cycle
-        connection.on_gone = connection.on_pause = connection.on_resume = None
+        connection.on_gone = connection.sink = self.on_pause = self.on_resume = None
         if cycle.disconnected:
             connection.forget()
         elif not cycle.response_complete:
