@@ -186,6 +186,7 @@ def _guard(settings: Settings, refused: Callable[[Refusal], object], *, is_open:
         head_timeout_s=settings.head_timeout_s,
         keep_alive_s=KEEP_ALIVE_S,
         body_timeout_s=min(settings.body_timeout_s, settings.request_timeout_s),
+        stall_s=settings.send_stall_s,
         refused=refused,
         origins=frozenset(settings.cors_origins),
         is_open=is_open,
@@ -313,7 +314,6 @@ class Gateway:
             keys,
             self.metrics,
             max_body_bytes=settings.max_body_bytes,
-            send_stall_s=settings.send_stall_s,
             final_event=settings.final_event,
             default_model=lambda: self.engines.default_model,
             clock=self._clock,
@@ -414,7 +414,8 @@ class Gateway:
         self.draining = True
         self._gate.close(limit_s)
         self._viewers.close(lambda: events.event(self._picture.status_with_point()))
-        log.info("draining: %r", self._gate)
+        at = self._gate.statistics()
+        log.info("draining: %d of %d slots are held, %d wait", at.active, at.slots, at.waiting)
         clean = True
         try:
             async with asyncio.timeout(limit_s):

@@ -152,7 +152,7 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
             body.decode()  # the decoder doesn't look into strings that it skips
         fields = _body.decode(body)
     except UNREADABLE as error:
-        raise _invalid(error) from None
+        raise _invalid(error, body) from None
     if not fields.model:
         raise Refusal(Reason.INVALID_REQUEST, "`model` must not be empty.", param="model")
     for name in required:
@@ -225,8 +225,10 @@ def _count(raw: bytes) -> int:
     return len(_list.decode(raw))
 
 
-def _invalid(error: Exception) -> Refusal:
+def _invalid(error: Exception, body: bytes) -> Refusal:
     text = str(error)
+    if not body.strip():
+        return Refusal(Reason.INVALID_REQUEST, "The body is empty: a JSON object is wanted.")
     if isinstance(error, RecursionError):
         return Refusal(Reason.INVALID_REQUEST, "The body is nested too deeply.")
     if match := _AT.search(text):
@@ -292,7 +294,7 @@ def generate_to_completion(body: bytes, default_model: str | None) -> tuple[byte
     try:
         fields = _generate.decode(body)
     except UNREADABLE as error:
-        raise _invalid(error) from None
+        raise _invalid(error, body) from None
     if _start(fields.stream) == b"true":
         raise Refusal(Reason.INVALID_REQUEST, "`/generate` answers whole; /v1/completions streams.", param="stream")
     model = fields.model or default_model
@@ -330,6 +332,8 @@ def completion_to_generate(body: bytes, facts: dict[str, object]) -> bytes:
     )
 
 
+_TOO_MANY = (Reason.SLOTS_BUSY, Reason.QUEUE_FULL, Reason.WAIT_TOO_LONG, Reason.SHED, Reason.RATE_LIMITED)
+"""Those that are answered with 429."""
 _ANTHROPIC_TYPES = {
     Reason.INVALID_REQUEST: "invalid_request_error",
     Reason.UNAUTHORIZED: "authentication_error",
@@ -338,9 +342,7 @@ _ANTHROPIC_TYPES = {
     Reason.TOO_LARGE: "request_too_large",
     Reason.HEAD_TOO_LARGE: "request_too_large",
     Reason.REQUEST_INCOMPLETE: "invalid_request_error",
-    Reason.SLOTS_BUSY: "rate_limit_error",
-    Reason.QUEUE_FULL: "rate_limit_error",
-    Reason.RATE_LIMITED: "rate_limit_error",
+    **dict.fromkeys(_TOO_MANY, "rate_limit_error"),
     Reason.REQUEST_TIMEOUT: "timeout_error",
     Reason.QUEUE_TIMEOUT: "overloaded_error",
     Reason.ENGINE_UNAVAILABLE: "overloaded_error",
@@ -356,9 +358,7 @@ _OPENAI_TYPES = {
     Reason.HEAD_TOO_LARGE: "invalid_request_error",
     Reason.REQUEST_INCOMPLETE: "invalid_request_error",
     Reason.UNSUPPORTED_MEDIA_TYPE: "invalid_request_error",
-    Reason.SLOTS_BUSY: "rate_limit_error",
-    Reason.QUEUE_FULL: "rate_limit_error",
-    Reason.RATE_LIMITED: "rate_limit_error",
+    **dict.fromkeys(_TOO_MANY, "rate_limit_error"),
     Reason.REQUEST_TIMEOUT: "timeout_error",
 }
 

@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 
 from headgate.api.connection import BUFFER_BYTES, Connection, Downstream
+from headgate.api.guard import Guard
 from headgate.api.request import Request
 
 MIB = 1024 * 1024
@@ -44,11 +45,9 @@ class Server:
                 super().connection_lost(exc)
                 lost.set()
 
-        Told.stall_s = self._stall_s  # what no request to an engine has said yet
-
         config = uvicorn.Config(
             self._application,
-            http=partial(Told, roads={"/road": self._on_road}),  # type: ignore[arg-type]  # it is called, and that is all
+            http=partial(Told, guard=Guard(stall_s=self._stall_s), roads={"/road": self._on_road}),  # type: ignore[arg-type]  # it is called, and that is all
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -76,13 +75,13 @@ class Server:
 
     async def _asgi(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         self.connection = scope["headgate.connection"]
-        sink = Downstream(self.connection, stall_s=self._stall_s)
+        sink = Downstream(self.connection)
         await receive()
         await self._answer(sink, self.connection)
         sink.finish()
 
     async def _on_road(self, connection: Connection, _: Request) -> None:
-        sink = Downstream(connection, stall_s=self._stall_s)
+        sink = Downstream(connection)
         try:
             await self._answer(sink, connection)
         finally:

@@ -50,7 +50,7 @@ class refusing:  # noqa: N801  reads as what it allows
 @pytest.mark.parametrize(
     ("raw", "param", "message"),
     [
-        (b"", None, "The body is not JSON"),
+        (b"", None, "The body is empty"),
         (b"{", None, "The body is not JSON"),
         (b'{"model": "m"} x', None, "The body is not JSON"),
         (b'{"model": "m", "x": "\xff"}', None, "The body is not JSON"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from typing import Any
@@ -81,6 +82,14 @@ def test_retry_after_grows_with_those_who_were_told_to_come_back(busy: Gateway) 
     waits = [check(busy.ask(), "queue_full")["retry_after_s"] for _ in range(4)]
     assert waits == sorted(waits)
     assert waits[-1] > waits[0]
+
+
+def test_a_body_that_is_empty_or_compressed_is_told_so(gate: Gateway) -> None:
+    """An empty one was "truncated", a compressed one could not be decoded as UTF-8."""
+    assert check(gate.ask(b""), "invalid_request")["message"] == "The body is empty: a JSON object is wanted."
+    squeezed = gate.ask(gzip.compress(b"{}"), content_encoding="gzip")
+    assert "`content-encoding: gzip`" in check(squeezed, "unsupported_media_type")["message"]
+    assert gate.ask(chat(1), content_encoding="identity").status == 200
 
 
 @pytest.fixture

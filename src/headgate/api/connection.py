@@ -9,8 +9,8 @@ Three things uvicorn does not do, and a gate can't do without:
   half-closed one: its transport would first wait until everything is read, and a client that reads nothing would
   never be gone.
 - A client that reads nothing defeats every limit on what is kept for it if it may ask for more: while its buffer is
-  over the mark its next request is not read, and one that has taken nothing for ``stall_s`` is dropped, whatever it
-  sends.
+  over the mark its next request is not read, and one that has taken nothing for the guard's ``stall_s`` is dropped,
+  whatever it sends.
 
 And what it reads it reads strictly: what two readers could understand in two ways (lengths above all) is refused, and
 the connection closed. Most of that is llhttp's doing; ``on_header`` and ``_examine`` add what it lets pass.
@@ -72,14 +72,12 @@ class Connection(HttpToolsProtocol):
 
     Attributes:
         broken: why the body of the request being answered will never be whole.
-        stall_s: how long the client may take nothing of what is there for it; its requests to engines say it.
     """
 
     on_gone: Callable[[], object] | None = None
     sink: Downstream | None = None
     idle_since = inf
     broken: Refusal | None = None
-    stall_s = 30.0
     _watch: asyncio.TimerHandle | None = None
     _watched_bytes = 0
     _deaf = False
@@ -411,7 +409,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_watch(self) -> None:
         self._watched_bytes = self.transport.get_write_buffer_size()
-        self._watch = self.loop.call_later(self.stall_s, self._look_at_rest)
+        self._watch = self.loop.call_later(self._guard.stall_s, self._look_at_rest)
 
     def _look_at_rest(self) -> None:
         """Drop a reader that has taken nothing since the last look.
@@ -478,7 +476,7 @@ class Downstream:
         "on_resume",
     )
 
-    def __init__(self, connection: Connection, *, stall_s: float) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._cycle = connection.cycle
         self._chunked = False
@@ -486,7 +484,6 @@ class Downstream:
         self.on_pause: Callable[[], object] | None = None
         self.on_resume: Callable[[], object] | None = None
         connection.sink = self
-        connection.stall_s = stall_s
 
     @property
     def started(self) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from headgate import openai
 from headgate.api import problems, wishes
 from headgate.api.auth import NOBODY, Keys
 from headgate.api.connection import Connection, Downstream
-from headgate.api.request import Headers, Request, Road
+from headgate.api.request import Headers, Request, Road, kept_id
 from headgate.api.wishes import Network, Wishes
 from headgate.call import Call, priority
 from headgate.errors import Reason, Refusal
@@ -33,7 +32,8 @@ log = logging.getLogger(__name__)
 
 _READ = frozenset(
     (
-        *(b"content-type", b"content-length", b"x-request-id", b"traceparent", b"tracestate"),
+        *(b"content-type", b"content-length", b"content-encoding"),
+        *(b"x-request-id", b"traceparent", b"tracestate"),
         *(b"authorization", b"x-api-key"),
         *wishes.HEADERS,
     )
@@ -41,7 +41,6 @@ _READ = frozenset(
 """The headers that are looked at: each of the looks then walks along a short list."""
 
 _LENGTH_DIGITS = 20
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,6 @@ class Generation:
         metrics: Metrics,
         *,
         max_body_bytes: int,
-        send_stall_s: float,
         final_event: FinalEvent,
         default_model: Callable[[], str | None],
         clock: Callable[[], float],
@@ -112,7 +110,6 @@ class Generation:
         self._keys = keys
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._send_stall_s = send_stall_s
         self._final_event = final_event
         self._default_model = default_model
         self._clock = clock
@@ -124,7 +121,7 @@ class Generation:
 
     async def _answer(self, endpoint: Endpoint, connection: Connection, request: Request) -> None:
         arrived = self._clock()
-        sink = Downstream(connection, stall_s=self._send_stall_s)
+        sink = Downstream(connection)
         headers: Headers = [pair for pair in request.headers if pair[0] in _READ]
         request_id, trace = self._told(headers)
 
@@ -280,6 +277,9 @@ class Generation:
                     raise Refusal(Reason.INVALID_REQUEST, "`content-length` has more digits than any length.")
                 if int(value) > self._max_body_bytes:
                     raise self._too_large()
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                what = openai.shortened(value.decode("latin-1"))
+                raise Refusal(Reason.UNSUPPORTED_MEDIA_TYPE, f"A body can't come with `content-encoding: {what}` here.")
         kind = given.split(b";")[0].strip().lower()
         if kind == wanted or (not kind and endpoint.reads != "multipart"):
             return given or wanted
@@ -301,6 +301,6 @@ class Generation:
             elif name == b"tracestate":
                 states.append(value)
         trace = tracecontext.read(parents, states) if parents else None
-        if id_ is not None and _REQUEST_ID.match(text := id_.decode("latin-1")):
+        if id_ is not None and (text := kept_id(id_)) is not None:
             return text, trace
         return self._flow.new_id(), trace

@@ -49,6 +49,7 @@ class Guard:
         head_bytes: how long a request's head may be.
         head_timeout_s, body_timeout_s: how long it and its body may take to arrive.
         keep_alive_s: how long a connection may idle between requests.
+        stall_s: how long a client may take nothing of what is there for it.
         refused: told of each refusal, with its status.
         origins: of the web pages that may call from elsewhere; ``*``: all may.
         is_open: whether everybody may generate.
@@ -61,6 +62,7 @@ class Guard:
     head_timeout_s: float = 20.0
     body_timeout_s: float = 60.0
     keep_alive_s: float = 75.0
+    stall_s: float = 30.0
     refused: Callable[[Refusal], object] = lambda refusal: None
     origins: frozenset[str] = frozenset()
     is_open: bool = False

@@ -23,8 +23,13 @@ def own_id(headers: Headers) -> str | None:
     """The caller's own id of this request; None where it gave none, or one that can't be kept."""
     for name, value in headers:
         if name == b"x-request-id":
-            return value.decode("latin-1") if _ID.match(value) else None
+            return kept_id(value)
     return None
+
+
+def kept_id(value: bytes) -> str | None:
+    """A caller's ``x-request-id``; None where it can't be kept."""
+    return value.decode("latin-1") if _ID.match(value) else None
 
 
 class Request:
