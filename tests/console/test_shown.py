@@ -34,7 +34,7 @@ def says(page: Page, text: str) -> None:
 
 def test_idle_gateway_says_so_and_what_to_do(gate: Gateway, look: Open) -> None:
     page = look(gate)
-    says(page, "^(Idle: all 2|Refusing no longer)")
+    says(page, "^(Idle: both|Refusing no longer)")
     expect(page.locator("#link")).to_have_text("live")
     expect(page.locator(".cell.free")).to_have_count(2)
     expect(page.locator("#line-empty")).to_be_visible()

@@ -92,11 +92,12 @@ def test_stop_ends_the_engines_work(gate: Gateway, engine: Engine, look: Open) -
 
 def test_answer_that_was_cut_short_never_looks_whole(gate: Gateway, engine: Engine, look: Open) -> None:
     page = look(gate)
-    engine.faults({"kind": "error_event", "after_events": 12})
-    send(page, 20)
+    # So late that not all of it can come in one read, of which nothing would have been sent yet.
+    engine.faults({"kind": "error_event", "after_events": 100})
+    send(page, 200)
     state(page, re.compile("^The answer was cut short: "))
-    engine.faults({"kind": "cut", "after_events": 12})
-    send(page, 20)
+    engine.faults({"kind": "cut", "after_events": 100})
+    send(page, 200)
     state(page, re.compile("^The answer was cut short: The answer was cut short: the engine"))
 
 
