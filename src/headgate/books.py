@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from headgate.errors import Reason
 from headgate.telemetry.slo import LEFT, OK, Objectives, judge
 
 if TYPE_CHECKING:
@@ -117,8 +118,10 @@ class Books:
         lease = life.lease
         size = len(call.body)
         prompt = reply.usage.prompt_tokens
+        if life.at_engine and not answered and ending.reason == Reason.REQUEST_TIMEOUT:
+            return  # it held its slots to the limit: that is no less than what was expected
         # Whoever leaves a prompt to the engine and goes has used it all the same.
-        worked = answered or (lease is not None and ending.reason == LEFT)
+        worked = answered or (life.at_engine and ending.reason == LEFT)
         took = (prompt or size / 4) + completion if worked else 0.0
         if lease is not None:
             if answered and (ending.reason in (OK, LEFT) or reply.usage_told):  # an error is no short answer

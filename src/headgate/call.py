@@ -116,7 +116,8 @@ class Asker(msgspec.Struct):
 class Life:
     """What has happened to a request so far. ``engine`` and ``engine_request_id`` are those of its last try.
 
-    ``model`` is a label: a served name, or ``other``. ``booked``: it came back as it was told.
+    ``model`` is a label: a served name, or ``other``. ``booked``: it came back as it was told. ``at_engine``: it holds
+    the slots of ``lease``, which is that of its last try otherwise.
     """
 
     model: str
@@ -128,6 +129,7 @@ class Life:
     taken: Taken | None = None
     trace: Trace | None = None
     booked: bool = False
+    at_engine: bool = False
 
     @property
     def example(self) -> tuple[str, str]:

@@ -305,6 +305,7 @@ class Flow:
             self._leave_line(life, "granted", lease.waking_s - waking_s)
             life.engine = lease.engine
             life.lease = lease
+            life.at_engine = True
             if lease.predicted_s is not None:
                 off_s = lease.waited_s - lease.predicted_s
                 direction = "longer" if off_s > 0 else "shorter"
@@ -320,9 +321,11 @@ class Flow:
             try:
                 return await self._exchange(call, reply, life, slot, self._until(call, lease))
             except PutBack:
+                life.at_engine = False
                 kept = lease
                 self._gate.settle(lease, 0.0)  # it is charged when it gets slots again
             except EngineBroke as broke:
+                life.at_engine = False
                 life.failures += 1
                 if life.failures > 1 and broke.answer is None:
                     what = f"The engine failed twice at this request; the last time, {broke}."

@@ -22,7 +22,7 @@ FLAGS = [
 
 expect.set_options(timeout=15_000)
 
-ENDED = re.compile("net::ERR_(CONNECTION_|EMPTY_RESPONSE|INCOMPLETE_CHUNKED)")
+ENDED = re.compile("net::ERR_(CONNECTION_|EMPTY_RESPONSE|INCOMPLETE_CHUNKED|SOCKET_NOT_CONNECTED)")
 
 Open = Callable[..., Page]
 

@@ -326,3 +326,21 @@ def test_an_error_of_the_engine_is_no_short_answer() -> None:
         assert rig.flow._estimate.answer("k", None) == expected
 
     play(JSON.replace(b"200 OK", b"400 Bad Request") + b"content-length: 2\r\n\r\n{}", claim)
+
+
+def test_who_holds_a_slot_to_its_time_limit_is_charged_what_was_expected() -> None:
+    """It was charged nothing: whoever asked for what never ends had as many turns as everybody, each for minutes."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+
+    async def claim(upstream: Upstream) -> None:
+        order = Fair()
+        rig = Rig(upstream, order=order, request_timeout_s=0.05)
+        await rig.serve(Client())
+        assert rig.ended() == [("599", "request_timeout")]
+        (member,) = order._keys.members.values()
+        assert member.finish > 100
+
+    run(silent, claim)

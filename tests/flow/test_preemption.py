@@ -164,3 +164,20 @@ def test_it_is_charged_once_for_what_it_got() -> None:
         assert charged(rig) == 2 * 6, "prompt and answer of both"
 
     play(claim)
+
+
+def test_who_leaves_the_line_after_it_was_put_back_is_charged_nothing() -> None:
+    async def claim(upstream: Upstream, engine: Patient) -> None:
+        rig = Rig(upstream, order=Fair(), preempt=True)
+        low = begun(rig, rank=LOW)
+        await engine.until_asked(1)
+        high = begun(rig, rank=HIGH)
+        await engine.until_asked(1)
+        low.cancel()
+        await low
+        engine.go.set()
+        await high
+        assert put_back(rig) == 1
+        assert charged(rig) == 6, "prompt and answer of the other"
+
+    play(claim)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headgate.gate import Claim, Ledger
-from headgate.gate.outcomes import Decision, Refused
+from headgate.gate import Claim, Ledger, make_order
+from headgate.gate.outcomes import Decision, Refused, Waiting
 from headgate.gate.sentences import sentence
 from tests.gate.says import a_ledger, granted, waiting
 
@@ -86,3 +86,13 @@ def test_draining() -> None:
     ledger.close(0.0, 30.0)
     wanted = "The gateway is shutting down and takes no new work. Try again in about 30 seconds."
     assert said(ledger, ledger.offer(0.0)) == wanted
+
+
+def test_a_place_that_went_to_another_is_not_laid_to_the_callers_deadline() -> None:
+    ledger = a_ledger(queue_max=1, order=make_order("fair"))
+    granted(ledger.offer(0.0))
+    waiting(ledger.offer(0.1, claim=Claim(key="a", rank=1, deadline_s=3600.0)))
+    decision = ledger.offer(0.2, claim=Claim(key="b", deadline_s=3600.0))
+    assert isinstance(decision, Waiting)
+    assert decision.displaced is not None
+    assert "3600" not in sentence(decision.displaced, ledger)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from headgate.api.auth import Keys, require_same_origin
-from headgate.api.document import with_key
+from headgate.api.document import also, with_key
 from headgate.errors import Reason, Refusal
 from headgate.pool.lifecycle import State
 
@@ -30,7 +30,9 @@ def router(keys: Keys, restart: Callable[[str], tuple[State, bool]]) -> APIRoute
     """
     routes = APIRouter(prefix="/admin", tags=["admin"])
 
-    @routes.post("/engines/{name}/restart", summary="Start an engine anew", status_code=202, openapi_extra=with_key())
+    @routes.post(
+        "/engines/{name}/restart", summary="Start an engine anew", status_code=202, openapi_extra=also(with_key(), 404)
+    )
     async def restart_engine(request: Request, name: str) -> Asked:
         """Also for one that was given up on (`failed`). What runs on it is cut off."""
         require_same_origin(request.scope["headers"])

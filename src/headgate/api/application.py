@@ -192,7 +192,9 @@ def _not_here(app: FastAPI, scope: Scope) -> Refusal:
     path = scope["path"]
     bare = path.rstrip("/")
     meant = (bare, f"/v1{bare}", bare.removeprefix("/v1"))
-    hint = next((f"; did you mean {each}?" for each in meant if each != path and _serves(app, scope, each)), ".")
+    hint = next(
+        (f"; did you mean {shortened(each)}?" for each in meant if each != path and _serves(app, scope, each)), "."
+    )
     return Refusal(Reason.NOT_FOUND, f"{shortened(path)} is not served here{hint}")
 
 

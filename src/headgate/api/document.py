@@ -54,6 +54,11 @@ def refusals(*statuses: int) -> Part:
     }
 
 
+def also(part: Part, *statuses: int) -> Part:
+    """The same part of a route with these refusals as well."""
+    return {**part, "responses": {**part.get("responses", {}), **refusals(*statuses)}}
+
+
 def with_key(*, wanted: bool = True) -> Part:
     """What is added to a route that takes a key in its headers; nothing unless one is ``wanted``."""
     return {"security": [{"bearer": []}, {"x-api-key": []}], "responses": refusals(401, 403)} if wanted else {}

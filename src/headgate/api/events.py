@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from headgate.api.auth import Keys
 from headgate.api.connection import Connection
-from headgate.api.document import with_key_or_password
+from headgate.api.document import also, with_key_or_password
 from headgate.errors import Reason, Refusal
 
 VIEWERS_MAX = 64
@@ -121,7 +121,7 @@ def router(viewers: Viewers, first: Callable[[], dict[str, object]], keys: Keys,
 
     @routes.get(
         "/status/events",
-        openapi_extra=looking,
+        openapi_extra=also(looking, 429, 503),
         summary="The picture, live",
         tags=["operation"],
         response_class=Response,

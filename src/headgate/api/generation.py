@@ -277,7 +277,7 @@ class Generation:
                     raise Refusal(Reason.INVALID_REQUEST, "`content-length` has more digits than any length.")
                 if int(value) > self._max_body_bytes:
                     raise self._too_large()
-            elif name == b"content-encoding" and value.lower() != b"identity":
+            elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 what = openai.shortened(value.decode("latin-1"))
                 raise Refusal(Reason.UNSUPPORTED_MEDIA_TYPE, f"A body can't come with `content-encoding: {what}` here.")
         kind = given.split(b";")[0].strip().lower()

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
 from headgate.api.auth import Keys
-from headgate.api.document import with_key, with_key_or_password
+from headgate.api.document import also, with_key, with_key_or_password
 from headgate.errors import Reason, Refusal
 from headgate.telemetry import metrics as telemetry
 from headgate.telemetry.metrics import Metrics
@@ -128,7 +128,7 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
     @routes.get(
         "/engines/{name}/metrics",
         summary="An engine's own metrics",
-        openapi_extra=looking,
+        openapi_extra=also(looking, 404, 502, 503),
         tags=["operation"],
         response_class=Response,
     )
@@ -147,7 +147,11 @@ def router(views: Views, metrics: Metrics, keys: Keys, *, closed: bool, version:
         return _json({"object": "list", "data": [card for card in views.models() if key.allows(str(card.get("id")))]})
 
     @routes.get(
-        "/v1/models/{model:path}", openapi_extra=asking, summary="One model", tags=["models"], response_class=Response
+        "/v1/models/{model:path}",
+        openapi_extra=also(asking, 404),
+        summary="One model",
+        tags=["models"],
+        response_class=Response,
     )
     async def model(request: Request, model: str) -> Response:
         if not model:  # a base URL that ends with a slash

@@ -223,7 +223,8 @@ class Ledger:
             reason, loser = self._no_place(now, ticket)
             if reason is not None:
                 self._order.remove(ticket)
-                return self._refuse(now, ticket, reason)
+                by_own = reason is Reason.WAIT_TOO_LONG and claim.deadline_s < self.queue_timeout_s
+                return self._refuse(now, ticket, reason, by_own=by_own)
             if loser is not None:
                 displaced = self._expel(now, loser, Reason.WAIT_TOO_LONG)
         self._wait(ticket, queue_s + request_timeout_s)
@@ -299,7 +300,8 @@ class Ledger:
         if self._drain_until is not None and (self._evicted or not self._slots.ready):
             verdicts += [self._expel(now, ticket, Reason.DRAINING) for ticket in list(self._order)]
         while (due := self._deadlines.due(now)) is not None:
-            verdicts.append(self._expel(now, *due))
+            ticket, reason = due
+            verdicts.append(self._expel(now, ticket, reason, by_own=reason is Reason.WAIT_TOO_LONG))
         self._slots.let_go(now)
         while (granted := self._grant_head(now)) is not None:
             verdicts.append(granted)
@@ -457,18 +459,18 @@ class Ledger:
         self._weights.remove(ticket.weight)
         self._waiting_bytes -= ticket.size_bytes
 
-    def _expel(self, now: float, ticket: Ticket, reason: Reason) -> Refused:
+    def _expel(self, now: float, ticket: Ticket, reason: Reason, *, by_own: bool = False) -> Refused:
         self._order.remove(ticket)
         self._forget(ticket)
-        return self._refuse(now, ticket, reason)
+        return self._refuse(now, ticket, reason, by_own=by_own)
 
-    def _refuse(self, now: float, ticket: Ticket, reason: Reason) -> Refused:
+    def _refuse(self, now: float, ticket: Ticket, reason: Reason, *, by_own: bool = False) -> Refused:
         self._refused += 1
         ticket.who = None
         # As it was: an estimate is not worth a change in the line.
         head = self._order.head(-inf) if reason is Reason.QUEUE_FULL else None
         view = self._view(now, ticket.weight, ticket.size_bytes, head)
-        return Refused(ticket, reason, self._forecast.retry_after_s(now, reason, view))
+        return Refused(ticket, reason, self._forecast.retry_after_s(now, reason, view), by_own)
 
     def _view(self, now: float, weight: int, size_bytes: int, head: Ticket | None) -> View:
         largest = self._slots.largest

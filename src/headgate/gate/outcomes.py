@@ -37,11 +37,15 @@ class Waiting(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The ticket has ended without a slot; ``retry_after_s`` > 0 is when coming back makes sense."""
+    """The ticket has ended without a slot; ``retry_after_s`` > 0 is when coming back makes sense.
+
+    ``by_own``: it is the caller's own deadline that is, or would be, passed.
+    """
 
     ticket: Ticket
     reason: Reason
     retry_after_s: float
+    by_own: bool = False
 
 
 Verdict = Granted | Refused

@@ -7,7 +7,7 @@ because words change for other reasons than races do. Which reason it is was dec
 
 from __future__ import annotations
 
-from math import ceil, inf
+from math import ceil
 from typing import TYPE_CHECKING
 
 from headgate.errors import Reason
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 def sentence(refused: Refused, ledger: Ledger) -> str:
     """The message of a refusal, from the ledger as it is at that moment."""
-    what = _what(refused.reason, refused.ticket, ledger)
+    what = _what(refused.reason, refused.ticket, ledger, by_own=refused.by_own)
     return f"{what} Try again in about {about(refused.retry_after_s)}."
 
 
-def _what(reason: Reason, ticket: Ticket, ledger: Ledger) -> str:
+def _what(reason: Reason, ticket: Ticket, ledger: Ledger, *, by_own: bool) -> str:
     match reason:
         case Reason.SLOTS_BUSY:
             return f"{_busy(ticket, ledger)}."
@@ -34,7 +34,7 @@ def _what(reason: Reason, ticket: Ticket, ledger: Ledger) -> str:
             return f"{_busy(ticket, ledger)} and the line of {ledger.queue_max} is full."
         case Reason.QUEUE_FULL:
             return f"{_busy(ticket, ledger)} and the line holds as many bytes as it may."
-        case Reason.WAIT_TOO_LONG if ticket.claim.deadline_s < inf:
+        case Reason.WAIT_TOO_LONG if by_own:
             return f"{_busy(ticket, ledger)}, and this request may wait for {ticket.claim.deadline_s:g} s at most."
         case Reason.WAIT_TOO_LONG:
             return f"{_busy(ticket, ledger)}, and it would take too long until one comes free."
