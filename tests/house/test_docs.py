@@ -57,6 +57,11 @@ def test_every_link_between_the_docs_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which isn't there"
 
 
+def test_no_page_has_what_a_merge_left_behind() -> None:
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+        assert not re.search(r"^(<{7}|>{7})", page.read_text(), re.MULTILINE), page.name
+
+
 def test_pinned_requirements_name_no_index() -> None:
     pinned = [*(ROOT / "requirements").glob("*.txt"), *(ROOT / "tests").rglob("requirements*.txt")]
     pinned += (ROOT / "tests").rglob("package-lock.json")
