@@ -218,7 +218,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[
         tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], BeforeValidator(_networks)
     ] = Field((), description="Addresses or networks whose word on users and priority counts without a key.")
-    ops_auth: Literal["open", "key"] = Field("open", description="`key` closes the page, /metrics, /status, /engines.")
+    ops_auth: Literal["open", "key"] = Field(
+        "open", description="`key` closes the page, /docs, /metrics, /status, /engines."
+    )
     slo_ttft_s: MaybeSeconds = Field(
         1.0, description="A good stream's first event comes within so long of its request's arrival, or `off`."
     )
