@@ -65,9 +65,9 @@ def run(
     input_: bytes | None = None,
     stdin: IO[bytes] | None = None,
     cwd: Path | None = None,
-    status: int = 0,
+    status: int | Sequence[int] = 0,
 ) -> str:
-    """The output of a command that has to end with a certain status."""
+    """The output of a command that has to end with a certain status, or one of several."""
     given: dict[str, Any] = {"input": input_} if input_ is not None else {"stdin": stdin or subprocess.DEVNULL}
     ended = subprocess.run(
         command,
@@ -80,7 +80,8 @@ def run(
         check=False,
     )
     output: str = ended.stdout.decode(errors="replace")
-    assert ended.returncode == status, f"{' '.join(command)} ended with {ended.returncode}:\n{output[-4000:]}"
+    statuses = (status,) if isinstance(status, int) else status
+    assert ended.returncode in statuses, f"{' '.join(command)} ended with {ended.returncode}:\n{output[-4000:]}"
     return output
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import time
 import urllib.error
@@ -78,6 +79,19 @@ class Stack:
     def inside(self, service: str, *command: str) -> str:
         """What a command says inside a service's container."""
         return self.compose("exec", "-T", service, *command).strip()
+
+    def kill(self, service: str, python: str, script: str) -> None:
+        """Have a script end the process on which a service's container lives.
+
+        The container may end before the script does, and take it along, as by SIGKILL.
+        """
+        done = (0, 128 + signal.SIGKILL)
+        run(
+            ["docker-compose", "exec", "-T", service, python, "-c", script],
+            self.engine.env,
+            cwd=self.folder,
+            status=done,
+        )
 
     def chat(self, *, key: str | None = None, stream: bool = False, max_tokens: int = 5) -> tuple[int, str]:
         """A chat through the published port; status and body."""

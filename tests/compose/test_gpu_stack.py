@@ -76,7 +76,7 @@ def test_engine_runs_without_powers_and_its_caches_are_volumes(stack: Stack) -> 
 def test_engine_that_is_killed_comes_back(stack: Stack) -> None:
     service = engine_of(stack)
     restarts = stack.inspect(service)["RestartCount"]
-    stack.inside(service, "/opt/simulator/bin/python", "-c", _KILL_ENGINE)
+    stack.kill(service, "/opt/simulator/bin/python", _KILL_ENGINE)
     deadline_s = time.monotonic() + 60
     while stack.chat()[0] != 200:
         assert time.monotonic() < deadline_s, stack.compose("logs", "--tail=40", "gateway")

@@ -155,7 +155,7 @@ def test_change_in_env_and_a_key_of_ones_own_count_after_up(stack: Stack) -> Non
 def test_gateway_that_is_killed_comes_back_and_prometheus_sees_it(stack: Stack) -> None:
     before = stack.inspect("gateway")
     # Inside, since a `docker kill` counts as asked for.
-    stack.inside("gateway", "python3", "-c", _KILL_GATEWAY)
+    stack.kill("gateway", "python3", _KILL_GATEWAY)
     deadline_s = time.monotonic() + 30
     while (after := stack.inspect("gateway"))["RestartCount"] == before["RestartCount"]:
         assert time.monotonic() < deadline_s, after["State"]
