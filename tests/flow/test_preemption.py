@@ -151,13 +151,19 @@ def charged(rig: Rig) -> float:
     return member.finish
 
 
+async def one_for_another(upstream: Upstream, engine: Patient) -> tuple[Rig, asyncio.Task[None], asyncio.Task[None]]:
+    """One slot, taken from a low request for a high one, which the engine has; the low one waits."""
+    rig = Rig(upstream, order=Fair(), preempt=True)
+    low = begun(rig, rank=LOW)
+    await engine.until_asked(1)
+    high = begun(rig, rank=HIGH)
+    await engine.until_asked(1)
+    return rig, low, high
+
+
 def test_it_is_charged_once_for_what_it_got() -> None:
     async def claim(upstream: Upstream, engine: Patient) -> None:
-        rig = Rig(upstream, order=Fair(), preempt=True)
-        low = begun(rig, rank=LOW)
-        await engine.until_asked(1)
-        high = begun(rig, rank=HIGH)
-        await engine.until_asked(1)
+        rig, low, high = await one_for_another(upstream, engine)
         engine.go.set()
         await asyncio.gather(low, high)
         assert put_back(rig) == 1
@@ -168,11 +174,7 @@ def test_it_is_charged_once_for_what_it_got() -> None:
 
 def test_who_leaves_the_line_after_it_was_put_back_is_charged_nothing() -> None:
     async def claim(upstream: Upstream, engine: Patient) -> None:
-        rig = Rig(upstream, order=Fair(), preempt=True)
-        low = begun(rig, rank=LOW)
-        await engine.until_asked(1)
-        high = begun(rig, rank=HIGH)
-        await engine.until_asked(1)
+        rig, low, high = await one_for_another(upstream, engine)
         low.cancel()
         await low
         engine.go.set()
