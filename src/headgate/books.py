@@ -125,7 +125,9 @@ class Books:
         took = (prompt or size / 4) + completion if worked else 0.0
         if lease is not None:
             if answered and (ending.reason in (OK, LEFT) or reply.usage_told):  # an error is no short answer
-                self._estimate.learn(call.key, size, prompt, completion, call.asked.sequences)
+                self._estimate.learn(
+                    call.key, size, prompt, completion, call.asked.sequences, most=call.asked.max_tokens
+                )
             self._gate.settle(lease, took)
         if life.taken is not None and self._quotas is not None:
             self._quotas.settle(life.taken, took)

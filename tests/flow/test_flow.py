@@ -96,6 +96,7 @@ class Rig:
         body: bytes = b"{}",
         rank: int = 0,
         streamed: bool = True,
+        max_tokens: int | None = None,
     ) -> None:
         plan = Plan(Dialect.OPENAI, streamed=streamed, wants_usage=False)
         call = Call(
@@ -103,7 +104,7 @@ class Rig:
             target=b"/r",
             body=body,
             content_type=b"application/json",
-            asked=Asked(model=model, stream=streamed),
+            asked=Asked(model=model, stream=streamed, max_tokens=max_tokens),
             plan=plan,
             request_id="r1",
             key="k",
@@ -326,6 +327,21 @@ def test_an_error_of_the_engine_is_no_short_answer() -> None:
         assert rig.flow._estimate.answer("k", None) == expected
 
     play(JSON.replace(b"200 OK", b"400 Bad Request") + b"content-length: 2\r\n\r\n{}", claim)
+
+
+def test_an_answer_that_was_cut_at_its_most_teaches_nothing_of_others() -> None:
+    """Titles of three tokens had it expect three of a question, which was charged and told its wait by that."""
+    body = b'{"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}'
+
+    async def claim(upstream: Upstream) -> None:
+        rig = Rig(upstream)
+        expected = rig.flow._estimate.answer("k", None)
+        await rig.serve(Client(), streamed=False, max_tokens=3)
+        assert rig.flow._estimate.answer("k", None) == expected
+        await rig.serve(Client(), streamed=False, max_tokens=4)
+        assert rig.flow._estimate.answer("k", None) < expected
+
+    play(JSON + b"content-length: %d\r\n\r\n" % len(body) + body, claim)
 
 
 def test_who_holds_a_slot_to_its_time_limit_is_charged_what_was_expected() -> None:

@@ -356,18 +356,22 @@ class Rig:
             if loser in (None, request.ticket) or not self.rules.queue_max or loser.size_bytes < bytes_over:
                 return Reason.QUEUE_FULL
             return None
-        forecast = self.ledger._forecast
         aside = isinstance(self.mirror, Capped) and self.mirror.stands_aside(request.ticket)
-        if self._ready() and forecast.is_sure and not aside and not self._hopeful(request.ticket):
+        if self._ready() and self.ledger._holds.is_sure and not aside and not self._hopeful(request.ticket):
             return Reason.WAIT_TOO_LONG
         return None
 
     def _hopeful(self, ticket: Ticket) -> bool:
         """Whether even a hopeful forecast says that the promise can be kept. The forecast itself is tested alone."""
-        forecast, slots = self.ledger._forecast, self.ledger._slots
         promise_s = min(self.rules.queue_timeout_s, ticket.claim.deadline_s)
-        before = self.mirror.before(ticket)
-        return forecast.hopeful_s(self.now, before, slots.last_total, slots.holders) <= promise_s
+        slots, ahead, length = self.ledger._slots, 0.0, 1.0
+        if self.line:
+            weights = sum(min(each.ticket.weight, slots.largest) for each in self.line)
+            ahead = self.mirror.before(ticket) * weights / len(self.line)
+            length = self.ledger._holds.length(sum(each.ticket.claim.answer for each in self.line) / len(self.line))
+        weight = min(ticket.weight, slots.largest)
+        told = self.ledger._forecast.newcomer_s(self.now, ahead, length, weight, slots.last_total, slots.holders)
+        return told[1] <= promise_s
 
     def _queue_now(self) -> float:
         return self.ledger._deadlines.clocks(self.now)[0]

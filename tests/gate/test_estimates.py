@@ -8,6 +8,7 @@ import random
 import pytest
 
 from headgate.gate import Ledger
+from loadtest.overload import waits
 from tests.gate.says import a_ledger, granted, served, waiting
 
 
@@ -130,8 +131,24 @@ def test_nobody_is_told_a_time_in_a_drain_that_refuses_newcomers() -> None:
 
 
 def test_many_heavy_ones_are_not_played_through() -> None:
-    """A hundred that each need a thousand slots: the estimate falls back on the rate."""
+    """Sixty that each need a thousand slots: the estimate falls back on the rate."""
     ledger, now = a_busy_ledger(1000, EQUAL)
+    ledger.queue_timeout_s = 1000.0
     for _ in range(60):
         waiting(ledger.offer(now, 1000))
     assert etas(ledger, now)[-1] == pytest.approx(2.0 * 60, rel=0.1)
+
+
+@pytest.mark.parametrize("work", list(waits.WORK))
+@pytest.mark.parametrize("slots", [1, 8, 88])
+def test_what_those_who_wait_are_told_comes_true(work: str, slots: int) -> None:
+    """Right in the mean, and nearer the more is known: to the length of one answer of those that run, or a quarter."""
+    forecast, shown = waits.errors(work, slots, "fifo", (1, 2, 3))
+    assert forecast.wait_s > 0.3, "or it says nothing"
+    for told in (forecast, shown):
+        assert abs(told.bias_s) <= 0.15 * told.wait_s
+        assert told.error_s <= 0.35 * told.wait_s
+    if work == "all 40 tokens":
+        assert shown.error_s <= 0.1 * shown.wait_s
+    if "keys" in work:
+        assert shown.error_s <= 0.3 * shown.wait_s, "the others' answers are long, and that is known"

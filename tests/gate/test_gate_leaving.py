@@ -108,6 +108,6 @@ def test_in_a_storm_of_leaving_clients_no_slot_is_lost() -> None:
         assert kinds == {type(None), asyncio.CancelledError, Refusal}
         seen = gate.statistics()
         assert (seen.active, seen.waiting, seen.waiting_bytes) == (0, 0, 0)
-        assert seen.granted_total > 500
+        assert seen.granted_total > 400
 
     run(main())

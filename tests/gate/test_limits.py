@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -256,6 +257,22 @@ def test_an_estimate_learns_what_a_caller_really_uses() -> None:
     assert estimate.tokens("k", 400, 4) < learnt, "a limit below the habit counts"
     assert estimate.tokens("k", 400, 4000, sequences=3) > learnt, "every sequence counts"
     assert estimate.tokens("other", 400, 4000) == first, "each key for itself"
+
+
+def test_answers_that_were_cut_say_nothing_of_those_that_will_not_be() -> None:
+    estimate = Estimate()
+    for _ in range(60):
+        assert estimate.answer("k", None) >= 128.0
+        estimate.learn("k", 400, prompt_tokens=100, completion_tokens=16, most=16)
+        estimate.learn("k", 400, prompt_tokens=100, completion_tokens=400)
+    assert estimate.answer("k", None) == pytest.approx(400.0, rel=0.01)
+    assert estimate.answer("k", 16) == 16.0
+    for _ in range(60):
+        estimate.learn("k", 400, prompt_tokens=100, completion_tokens=600, most=600)
+    assert estimate.answer("k", None) == pytest.approx(600.0, rel=0.01), "they are as long, at least"
+    for _ in range(60):
+        estimate.learn("k", 400, prompt_tokens=100, completion_tokens=30, most=600)
+    assert estimate.answer("k", None) == pytest.approx(30.0, rel=0.05), "and one that ended by itself says all"
 
 
 def test_a_load_that_has_just_gone_does_not_take_all_slots_with_it() -> None:

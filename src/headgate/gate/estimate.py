@@ -47,11 +47,25 @@ class Estimate:
             habit = self._habits[key] = _Habit()
         return habit
 
-    def learn(self, key: str, body_bytes: int, prompt_tokens: int, completion_tokens: int, sequences: int = 1) -> None:
-        """A request has ended, and this is what it took."""
+    def learn(
+        self,
+        key: str,
+        body_bytes: int,
+        prompt_tokens: int,
+        completion_tokens: int,
+        sequences: int = 1,
+        most: int | None = None,
+    ) -> None:
+        """A request has ended, and this is what it took; ``most`` as above.
+
+        An answer that was cut at the most that it might have says that others are as long, and not that they are no
+        longer: titles of 16 tokens are no reason to expect 16 of a question that says nothing.
+        """
         habit = self._habits.get(key)
         if habit is None:
             return
-        habit.answer += (completion_tokens / sequences - habit.answer) * _GAIN
+        answer = completion_tokens / sequences
+        if most is None or answer < most or answer > habit.answer:
+            habit.answer += (answer - habit.answer) * _GAIN
         if prompt_tokens:
             habit.bytes_per_token += (body_bytes / prompt_tokens - habit.bytes_per_token) * _GAIN

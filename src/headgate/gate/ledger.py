@@ -33,6 +33,7 @@ from headgate.gate.capped import Capped
 from headgate.gate.deadlines import Deadlines
 from headgate.gate.entries import NOBODY, Claim, Holder, Statistics, Ticket, Waiter, Weights
 from headgate.gate.forecast import Forecast, View
+from headgate.gate.hold_times import HoldTimes
 from headgate.gate.ordering import Fifo
 from headgate.gate.outcomes import Decision, Granted, Refused, Verdict, Waiting
 from headgate.gate.slots import Bin, Ended, Slots, emptiest
@@ -83,9 +84,11 @@ class Ledger:
         beneath = self._capped.beneath if self._capped is not None else order
         self._timely = beneath if isinstance(beneath, Timely) else None
         self._deadlines = Deadlines()
-        self._forecast = Forecast()
+        self._holds = HoldTimes()
+        self._forecast = Forecast(self._holds)
         self._weights = Weights()
         self._waiting_bytes = 0
+        self._waiting_answers = 0.0
         self._wake_at: float | None = None
         self._drain_until: float | None = None
         self._evicted = False
@@ -130,7 +133,7 @@ class Ledger:
     @property
     def long_hold_s(self) -> float:
         """How long a long one holds them; 0 before anything is known."""
-        return self._forecast.long_s
+        return self._holds.long_s
 
     @property
     def idle(self) -> bool:
@@ -244,7 +247,7 @@ class Ledger:
         """
         held_in = ticket.held_in
         if held_in is not None:
-            self._forecast.learn(self._slots.give_back(now, ticket, held_in), ticket.weight)
+            self._holds.learn(self._slots.give_back(now, ticket, held_in), ticket.weight, ticket.claim.answer)
             if self._capped is not None:
                 self._capped.end(ticket)
         elif ticket.waiting:
@@ -269,7 +272,7 @@ class Ledger:
             ticket.held_in.firsts_s += first_s
             ticket.held_in.firsts_s2 += first_s * first_s
         if self._timely is not None:
-            self._timely.lead_s = self._forecast.learn_first(now, first_s)
+            self._timely.lead_s = self._holds.learn_first(now, first_s)
 
     def resize(self, now: float, engine: str, slots: int) -> list[Verdict]:
         """An engine has ``slots`` from now on; 0: it is not ready. What runs there is left alone."""
@@ -288,7 +291,7 @@ class Ledger:
 
     def tempo(self, token_s: float) -> None:
         """The tokens of a sequence come so far apart now, on all engines in the mean; seconds, more than 0."""
-        self._forecast.tempo(token_s)
+        self._holds.tempo(token_s)
 
     def expect(self, now: float, wake_s: float | None) -> None:
         """An engine should be ready in ``wake_s`` seconds; None: nobody knows."""
@@ -374,13 +377,14 @@ class Ledger:
         in_turn = self._capped.beneath if self._capped is not None else self._order
         first = list(islice(in_turn, most))
         weights = [min(ticket.weight, largest or ticket.weight) for ticket in first]
+        lengths = [self._holds.length(ticket.claim.answer) for ticket in first]
         waits_s: list[float | None] = [None] * (len(first) + 1)
         if self._slots.ready or self._wake_at is not None:
             view = self._view(now, weight=1, size_bytes=0, head=None)
-            told_s = self._forecast.waits_s(now, view, [*weights, 1])
+            told_s = self._forecast.waits_s(now, view, [*zip(weights, lengths, strict=True), (1, 1.0)])
             behind = max(view.line_weight - sum(weights), 0)
             if behind:
-                told_s[-1] += behind * self._forecast.slot_s(now, max(view.slots, 1), view.holders)
+                told_s[-1] += behind * self._holds.slot_s(now, max(view.slots, 1), view.holders)
             waits_s[:] = told_s
         line = [
             # The two clocks together are real time.
@@ -435,17 +439,26 @@ class Ledger:
             if loser is None or loser is ticket or loser.size_bytes < bytes_over or not self.queue_max:
                 return Reason.QUEUE_FULL, None
             return None, loser
-        if self._slots.ready and self._forecast.is_sure and not self.stands_aside(ticket):
-            forecast, slots, holders = self._forecast, self._slots.last_total, self._slots.holders
-            before = self._order.before(ticket)
-            ticket.predicted_s = forecast.behind_s(before, forecast.slot_s(now, slots, holders))
-            if forecast.hopeful_s(now, before, slots, holders) > min(self.queue_timeout_s, ticket.claim.deadline_s):
+        if self._slots.ready and self._holds.is_sure and not self.stands_aside(ticket):
+            ticket.predicted_s, least_s = self._wait_s(now, ticket)
+            if least_s > min(self.queue_timeout_s, ticket.claim.deadline_s):
                 return Reason.WAIT_TOO_LONG, None
         return None, None
+
+    def _wait_s(self, now: float, ticket: Ticket) -> tuple[float, float]:
+        """How long a newcomer will wait, which is in the order already, and how long at least."""
+        slots, ahead, length = self._slots, 0.0, 1.0
+        others = len(self._order) - 1
+        if others:
+            ahead = self._order.before(ticket) * self._weights.within(slots.largest) / others
+            length = self._holds.length(self._waiting_answers / others)
+        weight = min(ticket.weight, slots.largest)
+        return self._forecast.newcomer_s(now, ahead, length, weight, slots.last_total, slots.holders)
 
     def _wait(self, ticket: Ticket, request_until: float) -> None:
         ticket.waiting = True
         self._weights.add(ticket.weight)
+        self._waiting_answers += ticket.claim.answer
         self._waiting_bytes += ticket.size_bytes
         queue_until, reason = ticket.queued_from + self.queue_timeout_s, Reason.QUEUE_TIMEOUT
         if request_until < queue_until:
@@ -457,6 +470,7 @@ class Ledger:
     def _forget(self, ticket: Ticket) -> None:
         ticket.waiting = False
         self._weights.remove(ticket.weight)
+        self._waiting_answers -= ticket.claim.answer
         self._waiting_bytes -= ticket.size_bytes
 
     def _expel(self, now: float, ticket: Ticket, reason: Reason, *, by_own: bool = False) -> Refused:
