@@ -1,4 +1,4 @@
-"""``python -m loadtest.overload``: the tables of docs/scheduling.md. In virtual time, or ``--on sockets``."""
+"""``python -m loadtest.overload``: the tables of docs/goodput.md. In virtual time, or ``--on sockets``."""
 
 from __future__ import annotations
 

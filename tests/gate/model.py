@@ -264,7 +264,9 @@ class Rig:
         etas = [each.eta_s for each in line] + ([] if self.draining else [newcomer_s])
         known = [each for each in etas if each is not None]
         aside = sum(self.ledger.stands_aside(each.ticket) for each in self.line)
-        assert len(known) == (len(etas) - aside if self._ready() else 0), "with an engine there is an estimate"
+        chance = sum(is_chance(self.mirror, each.ticket) for each in self.line)
+        if not self.stale:
+            assert len(known) == (len(etas) - aside - chance if self._ready() else 0), "with an engine there is one"
         assert seen_aside(self.mirror) == aside
         assert self.stale or self.ledger.statistics(self.now).late == seen_late(self.mirror)
         self._check_caps()
@@ -492,6 +494,13 @@ def seen_late(order: Order) -> int:
     """How many have waited too long to be served in time."""
     beneath = order.beneath if isinstance(order, Capped) else order
     return beneath.parked if isinstance(beneath, Timely) else 0
+
+
+def is_chance(order: Order, ticket: Ticket) -> bool:
+    """Whether nobody knows when one that waits in turn will be served."""
+    if isinstance(order, Capped):
+        return not order.stands_aside(ticket) and is_chance(order.beneath, ticket)
+    return isinstance(order, Timely) and order.is_chance(ticket)
 
 
 def in_turn(request: Request) -> int:

@@ -20,6 +20,7 @@ from headgate.gate.orders import Name, make_order
 from headgate.gate.priority import Priority
 from headgate.gate.timely import Timely
 from tests.gate.drive import ORDERS
+from tests.gate.says import a_ledger, granted, waiting
 
 numbers = count(1)
 
@@ -384,6 +385,20 @@ def test_where_far_more_comes_than_can_be_in_time_the_newest_goes_first() -> Non
         order.push(ticket)
     assert order.before(tickets[-1]) == 0
     assert served(order, 0.075) == [*reversed(tickets[2:]), *tickets[:2]], "and the oldest where nobody has just come"
+
+
+def test_of_a_crowd_nobody_is_told_a_time_but_those_that_are_late() -> None:
+    """The first to come was told that it was next, and was the last to be served, or never in time."""
+    order = in_a_crowd()
+    ledger = a_ledger(slots=1, order=order)
+    granted(ledger.offer(0.0))
+    for at in (0.0, 0.5, 1.0, 1.5):
+        waiting(ledger.offer(at, claim=Claim(within_s=1.0)))
+        ledger.tick(at)
+    line, newcomer_s = ledger.outlook(1.5, 10)
+    assert [each.eta_s is None for each in line] == [True, True, False, False]
+    assert [each.waited_s for each in line] == [0.5, 0.0, 1.5, 1.0], "in time first, and of those the first to come"
+    assert newcomer_s is not None
 
 
 def test_bursts_are_served_oldest_first() -> None:

@@ -1,6 +1,6 @@
 """What the orders do under overload to the urgent, to a backlog and to equal callers, in virtual time.
 
-The bars are those of the design; docs/scheduling.md has the tables.
+The bars are those of the design; docs/goodput.md has the tables.
 """
 
 from __future__ import annotations

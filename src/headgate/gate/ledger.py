@@ -369,7 +369,8 @@ class Ledger:
 
     def outlook(self, now: float, most: int) -> tuple[list[Waiter], float | None]:
         """The first ``most`` of those who wait, in the order in which they will be served, and seconds that a
-        newcomer of weight 1 would wait for its slot; None where nobody can tell: who stands aside waits for its own.
+        newcomer of weight 1 would wait for its slot; None where nobody can tell: who stands aside waits for its own,
+        and of a crowd's it is chance who is served.
 
         Those behind the first ``most`` are taken to come at the mean rate.
         """
@@ -386,6 +387,11 @@ class Ledger:
             if behind:
                 told_s[-1] += behind * self._holds.slot_s(now, max(view.slots, 1), view.holders)
             waits_s[:] = told_s
+            if self._timely is not None:
+                waits_s[:-1] = [
+                    None if self._timely.is_chance(ticket) else wait_s
+                    for ticket, wait_s in zip(first, told_s, strict=False)
+                ]
         line = [
             # The two clocks together are real time.
             Waiter(ticket.number, ticket.who, weight, now - ticket.queued_from - ticket.woken_from, eta_s)

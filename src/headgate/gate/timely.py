@@ -177,8 +177,12 @@ class Timely:
         parked = None if newest is None else self._since.get(self._whose(newest))
         return next(iter(parked)) if parked else newest
 
+    def is_chance(self, ticket: Ticket) -> bool:
+        """Whether nobody can tell when it will be served: of a crowd's the newest goes first, and more will come."""
+        return self._is_crowd(ticket) and ticket not in self._returned and not self._is_parked(ticket)
+
     def before(self, ticket: Ticket) -> int:
-        if self._is_crowd(ticket) or ticket in self._since.get(self._whose(ticket), ()):
+        if self._is_crowd(ticket) or self._is_parked(ticket):
             return 0
         return self._in_time.before(ticket)
 
@@ -207,6 +211,9 @@ class Timely:
 
     def _late_at(self, due_s: float, ticket: Ticket) -> float:
         return due_s - min(self.lead_s, _LEAD_MOST * ticket.claim.within_s)
+
+    def _is_parked(self, ticket: Ticket) -> bool:
+        return ticket in self._since.get(self._whose(ticket), ())
 
     def _is_crowd(self, ticket: Ticket) -> bool:
         """Whether far more of its rank comes than can be served in time."""
