@@ -50,6 +50,14 @@ def test_those_of_a_burst_of_equals_come_free_together() -> None:
     assert etas(ledger, now + 0.5) == pytest.approx([1.5] * 4 + [3.5] * 2, rel=0.05)
 
 
+def test_one_slot_that_is_held_for_a_known_time_comes_free_after_the_rest_of_it() -> None:
+    ledger, now = a_busy_ledger(1, EQUAL)
+    for _ in range(2):
+        waiting(ledger.offer(now))
+    assert etas(ledger, now + 0.5) == pytest.approx([1.5, 3.5, 5.5], rel=0.05)
+    assert etas(ledger, now + 3.0) == pytest.approx([2.0, 4.0, 6.0], rel=0.05), "it hangs, for who knows how long"
+
+
 def test_where_an_end_may_come_at_any_time_each_waits_for_one_slot_more() -> None:
     ledger, now = a_busy_ledger(4, ANY_TIME)
     for _ in range(5):

@@ -28,7 +28,6 @@ APART = 1.3  # returns are booked further apart than slots come free: one that i
 APART_BY_CHANCE = 0.4  # and so much more where an end may come at any time
 HOPE = 0.75  # of what a forecast says, where it may cost somebody the place
 _PLAYED = 4000  # slots that the line may need for its grants to be played through, which costs a µs each
-_FEW = 16  # slots, of whose holders each is looked at where a newcomer's wait is forecast
 
 
 class View(NamedTuple):
@@ -92,19 +91,11 @@ class Forecast:
         ahead = ahead * self._patience + weight - 1
         # One whose time is known is halfway through it in the mean; of many the next to end is near its end anyway.
         halfway = (slots + holds.chance) / (slots + 1)
-        turns = _behind(ahead, ahead * length, slots) + halfway * self._sooner(slots, holders)
+        turns = _behind(ahead, ahead * length, slots) + halfway
         least_s = slot_s
         if now_s > holds.mean_s:
             least_s = min(slot_s, holds.slot_s(now, slots, holders, mean_s=holds.mean_s))
         return turns * slot_s, HOPE * turns * least_s
-
-    def _sooner(self, slots: int, holders: Iterable[Ticket]) -> float:
-        """When a slot comes free, times when it does in the mean: the sooner, the more of those that run are short."""
-        holds = self._holds
-        if slots > _FEW or not holds.tells_apart:
-            return 1.0
-        ends = sum([ticket.weight / holds.length(ticket.claim.answer) for ticket in holders])
-        return slots / ends if ends else 1.0
 
     def waits_s(self, now: float, view: View, line: Sequence[tuple[int, float]]) -> list[float]:
         """Seconds until each of those who wait, in the order of the line, has its slots.
@@ -119,14 +110,14 @@ class Forecast:
         slot_s = holds.slot_s(now, slots, view.holders)
         hold_s = slot_s * slots
         line = [(min(weight, slots), length) for weight, length in line]
-        wake_s, sooner = (0.0, self._sooner(slots, view.holders)) if view.ready else (_wake_s(view), 1.0)
+        wake_s = 0.0 if view.ready else _wake_s(view)
         free_s: list[float] = []
         for ticket in view.holders if view.ready else ():
             left_s = hold_s * holds.length(ticket.claim.answer) - (now - ticket.granted_at)
             # How long those stay who have stayed for longer than they should nobody knows: a slot's time, each moment.
             free_s += [max(left_s, holds.rest_s) if left_s > 0 else slot_s] * ticket.weight
         free = slots - len(free_s)
-        by_rate = _by_rate(free, slots, sooner, line)
+        by_rate = _by_rate(free, slots, line)
         chance = holds.chance
         if chance == 1.0 or sum([weight for weight, _ in line]) > _PLAYED:
             return [wake_s + turns * slot_s for turns in by_rate]
@@ -168,12 +159,11 @@ def _behind(ahead: float, work: float, slots: int) -> float:
     return ahead + (work - ahead) * ahead / (ahead + slots)
 
 
-def _by_rate(free: int, slots: int, sooner: float, line: Iterable[tuple[int, float]]) -> list[float]:
+def _by_rate(free: int, slots: int, line: Iterable[tuple[int, float]]) -> list[float]:
     """When each gets its slots if they come free one after another, in slots' times.
 
     Args:
         free: slots that nobody holds; below 0: so many are held too many, and are lost as they come free.
-        sooner: when the first comes free.
         line: slots of each, at most as many as there are, and its ``length``.
     """
     turns: list[float] = []
@@ -182,7 +172,7 @@ def _by_rate(free: int, slots: int, sooner: float, line: Iterable[tuple[int, flo
         ahead += weight
         missing = min(weight, ahead)
         if missing > 0:
-            turns.append(_behind(ahead - 1, work + missing - 1, slots) + sooner)
+            turns.append(_behind(ahead - 1, work + missing - 1, slots) + 1.0)
             work += missing * length
         else:
             turns.append(0.0)

@@ -123,11 +123,6 @@ class HoldTimes:
         """
         return min(self.rest_s / (_RANDOM * self.mean_s), 1.0) if self.mean_s > LEAST_S else 1.0
 
-    @property
-    def tells_apart(self) -> bool:
-        """Whether what answers were expected to be says how long slots were held."""
-        return self._slope_s > 0
-
     def length(self, answer: float) -> float:
         """How long one whose answers are expected to be so long holds its slots, times the mean."""
         if not self._slope_s:
