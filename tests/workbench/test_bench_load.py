@@ -222,6 +222,18 @@ def test_the_wait_for_the_last_answers_is_bounded() -> None:
     assert not end.interrupted
 
 
+def test_the_wait_for_the_last_answers_of_a_closed_load_is_bounded_too() -> None:
+    """A user that waited for its answer, for as long as a request may take, held up the whole run."""
+    records, end, _ = load(Plan(users=2, duration_s=0.03, drain_s=0.05), never)
+    assert [record.outcome for record in records] == [Outcome.UNFINISHED] * 2
+    assert not end.interrupted
+
+
+def test_nobody_thinks_beyond_the_end_of_the_load() -> None:
+    records, _, _ = load(Plan(users=2, duration_s=0.03, think_s=3600), at_once)
+    assert [record.outcome for record in records] == [Outcome.OK] * 2
+
+
 def test_no_more_are_in_flight_than_the_client_can_bear_and_the_rest_are_errors_that_say_so() -> None:
     records, _, server = load(
         Plan(rate="100", arrivals="constant", duration_s=0.05, drain_s=0.05, max_in_flight=2), never

@@ -205,16 +205,18 @@ class Load:
         await asyncio.gather(*(self._user(caller) for caller in users))
 
     async def _user(self, caller: Caller) -> None:
-        """One user: sends, waits for the end, thinks, sends again."""
+        """One user: sends, waits for the end, thinks, sends again; what it still waits for at the end is drained."""
         plan = self.plan
         end = self._start + plan.duration_s
-        while monotonic() < end and self.progress.due < plan.requests:
-            at = monotonic()
+        while (at := monotonic()) < end and self.progress.due < plan.requests:
             number = self.progress.due
             ask = self._workload.ask(number, caller.name)
-            await asyncio.wait([self._launch(_One(number, at, caller, ask), None)])
+            task = self._launch(_One(number, at, caller, ask), None)
+            done, _ = await asyncio.wait([task], timeout=end - at)
+            if not done:
+                return
             if plan.think_s:
-                await asyncio.sleep(plan.think_s)
+                await asyncio.sleep(min(plan.think_s, max(0.0, end - monotonic())))
 
     def _launch(self, one: _One, body: bytes | None) -> asyncio.Task[None]:
         progress = self.progress
