@@ -242,6 +242,12 @@ def test_no_more_are_in_flight_than_the_client_can_bear_and_the_rest_are_errors_
     assert len(server.seen) == 2
 
 
+def test_more_users_than_that_are_no_errors() -> None:
+    """Those beyond it failed at once, and used up the run's requests within a moment."""
+    records, _, _ = load(Plan(users=3, requests=9, max_in_flight=1), at_once)
+    assert {record.outcome for record in records} == {Outcome.OK}
+
+
 def test_a_stop_ends_the_sending_and_what_is_in_flight() -> None:
     async def stop(one: Load, server: Server) -> None:
         await server.until(3)

@@ -234,7 +234,7 @@ class Load:
     async def _see_through(self, one: _One, body: bytes | None) -> None:
         seen = Seen(Outcome.UNFINISHED, reason="run_ended")
         try:
-            if self.progress.in_flight > self.plan.max_in_flight:
+            if self.plan.users is None and self.progress.in_flight > self.plan.max_in_flight:
                 seen = Seen(reason="client_limit", ended_at=monotonic())
                 return
             content = self._aim.body(self.plan, one.ask) if body is None else body

@@ -100,7 +100,7 @@ LOAD = (
         hidden=True,
         help="Seconds of waiting after which one counts as starved. [30]",
     ),
-    option("--max-in-flight", default=4096, type=_MANY, hidden=True, help="At most so many at once. [4096]"),
+    option("--max-in-flight", default=4096, type=_MANY, hidden=True, help="At most so many, open loop. [4096]"),
     option("--obey-retry-after", is_flag=True, help="Who is refused comes back when told to."),
     option("--patience", "patience_s", default=60.0, type=_SECONDS, hidden=True, help="Of one who comes back. [60]"),
     option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Repeat a run. [drawn, and shown]"),
