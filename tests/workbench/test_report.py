@@ -236,6 +236,22 @@ def test_markdown_says_what_the_page_says(tmp_path: Path) -> None:
         assert figures in shown
 
 
+def test_runs_that_asked_for_different_things_are_no_rounds_of_one_load(tmp_path: Path) -> None:
+    """Prompts of 100 and of 800 tokens, at one rate, were rounds of one load, with a median over both."""
+
+    def asking(tokens: int) -> Run:
+        run = made()
+        plan = msgspec.structs.replace(run.header.plan, input_tokens=tokens)
+        return Run(msgspec.structs.replace(run.header, plan=plan), run.records, run.end)
+
+    keep(tmp_path, asking(100), asking(800), asking(800))
+    text = report(tmp_path, "--markdown", "-")
+    for tokens, sources in ((100, "run-1.jsonl"), (800, "run-2.jsonl, run-3.jsonl")):
+        load = f"5 requests/s, poisson arrivals; fixed: {tokens} tokens in, 200 out, streamed"
+        (section,) = re.findall(rf"## Results, {load}\n.*?<sub>from (.*?)</sub>", text, re.DOTALL)
+        assert section == sources
+
+
 def test_another_slo_can_judge_what_was_measured(tmp_path: Path) -> None:
     keep(tmp_path, made())
     (tmp_path / "slo.toml").write_text("latency_p95_s = 60\nrefusals_percent = 20\n")

@@ -15,7 +15,7 @@ import msgspec
 from headgate.workbench.bench import fairness, slo
 from headgate.workbench.bench.fairness import CallerFigures
 from headgate.workbench.bench.figures import Spread, spread
-from headgate.workbench.bench.raw import Objective, Outcome, Record, Run
+from headgate.workbench.bench.raw import Header, Objective, Outcome, Record, Run
 
 LATE_MS = 10.0
 """The 99th percentile of this client's own lateness, above which its figures are not to be trusted."""
@@ -193,6 +193,22 @@ def load_of(run: Run) -> str:
     if plan.rate is None:
         return "as in the trace" + (f", {plan.speed:g} times as fast" if plan.speed != 1 else "")
     return f"{plan.rate} requests/s, {plan.arrivals} arrivals"
+
+
+def what(header: Header) -> str:
+    """What was asked, in a few words."""
+    plan = header.plan
+    how = "streamed" if plan.stream else "whole"
+    if plan.trace is not None:
+        return f"the requests of {plan.trace}, {how}"
+    lengths = f"{plan.input_tokens} tokens in, {plan.output_tokens} out"
+    extra = {
+        "mixed": ", lengths drawn around these",
+        "conversation": f", {plan.turns} turns a conversation",
+        "shared-prefix": f", after {plan.prefixes} shared prefix{'es' if plan.prefixes > 1 else ''} of "
+        f"{plan.prefix_tokens}",
+    }.get(plan.workload, "")
+    return f"{plan.workload}: {lengths}{extra}, {how}"
 
 
 def _obeyed(records: Sequence[Record]) -> Obeyed:

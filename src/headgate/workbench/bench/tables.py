@@ -13,9 +13,9 @@ from rich.text import Text
 
 from headgate.workbench.bench.fairness import CallerFigures
 from headgate.workbench.bench.figures import Spread
-from headgate.workbench.bench.raw import Header, Run
+from headgate.workbench.bench.raw import Run
 from headgate.workbench.bench.slo import Judged
-from headgate.workbench.bench.summary import Summary
+from headgate.workbench.bench.summary import Summary, what
 from headgate.workbench.top.words import rate, span
 
 _LABEL = 11
@@ -63,22 +63,6 @@ def _parts(run: Run, summary: Summary, kept_in: str) -> Iterator[Table | Text]:
         yield _row("warning", Text(warning, "bold yellow"))
     yield Text()
     yield _objectives(summary.objectives)
-
-
-def what(header: Header) -> str:
-    """What was asked, in a few words."""
-    plan = header.plan
-    how = "streamed" if plan.stream else "whole"
-    if plan.trace is not None:
-        return f"the requests of {plan.trace}, {how}"
-    lengths = f"{plan.input_tokens} tokens in, {plan.output_tokens} out"
-    extra = {
-        "mixed": ", lengths drawn around these",
-        "conversation": f", {plan.turns} turns a conversation",
-        "shared-prefix": f", after {plan.prefixes} shared prefix{'es' if plan.prefixes > 1 else ''} of "
-        f"{plan.prefix_tokens}",
-    }.get(plan.workload, "")
-    return f"{plan.workload}: {lengths}{extra}, {how}"
 
 
 def words_of(judged: Judged) -> str:

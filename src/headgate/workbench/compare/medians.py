@@ -13,7 +13,7 @@ import msgspec
 
 from headgate.workbench.bench.figures import Spread, median
 from headgate.workbench.bench.raw import Objective, Run
-from headgate.workbench.bench.summary import Summary, summarize
+from headgate.workbench.bench.summary import Summary, summarize, what
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -59,10 +59,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A run and what it comes to."""
+    """A run and what it comes to; ``load`` is what its load is called among all that are looked at."""
 
     run: Run
     summary: Summary
+    load: str
 
     @property
     def target(self) -> str:
@@ -72,15 +73,22 @@ class Judged:
 
 
 def judged(runs: Iterable[Run], objectives: Sequence[Objective] | None = None) -> list[Judged]:
-    """Every run with its figures."""
-    return [Judged(run, summarize(run, objectives)) for run in runs]
+    """Every run with its figures. Loads of one rate, or so many users, that asked for different things are two."""
+    found = [(run, summarize(run, objectives)) for run in runs]
+    asked: dict[str, set[str]] = {}
+    for run, summary in found:
+        asked.setdefault(summary.load, set()).add(what(run.header))
+    return [
+        Judged(run, summary, f"{summary.load}; {what(run.header)}" if len(asked[summary.load]) > 1 else summary.load)
+        for run, summary in found
+    ]
 
 
 def rows(of: Sequence[Judged]) -> list[Row]:
     """One for each load and target, in the order in which they first come."""
     groups: dict[tuple[str, str], list[Judged]] = {}
     for one in of:
-        groups.setdefault((one.summary.load, one.target), []).append(one)
+        groups.setdefault((one.load, one.target), []).append(one)
     loads = list(dict.fromkeys(load for load, _ in groups))
     targets = list(dict.fromkeys(one.target for one in of))
     return [_row(groups[load, target]) for load in loads for target in targets if (load, target) in groups]
@@ -101,7 +109,7 @@ def _row(group: Sequence[Judged]) -> Row:
 
     return Row(
         target=group[0].target,
-        load=group[0].summary.load,
+        load=group[0].load,
         rounds=len(group),
         met=sum(summary.met for summary in summaries),
         offered_per_s=figure(lambda s: s.offered_per_s),

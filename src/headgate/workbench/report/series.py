@@ -53,7 +53,7 @@ def groups(of: Sequence[Judged]) -> list[Group]:
     """By load and target, in the order in which they first come."""
     found: dict[tuple[str, str], list[Judged]] = {}
     for one in of:
-        found.setdefault((one.summary.load, one.target), []).append(one)
+        found.setdefault((one.load, one.target), []).append(one)
     return [Group(target, load, tuple(runs)) for (load, target), runs in found.items()]
 
 

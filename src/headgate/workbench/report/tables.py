@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headgate.workbench.bench.raw import Run
-from headgate.workbench.bench.tables import label_of, obeyed, value, what
+from headgate.workbench.bench.tables import label_of, obeyed, value
+from headgate.workbench.bench.summary import what
 from headgate.workbench.compare.medians import Figure, Judged, Row
 from headgate.workbench.top.words import rate, span
 
@@ -61,7 +62,7 @@ def objectives(of: Sequence[Judged]) -> Table:
     rows = [
         [
             one.target,
-            one.summary.load,
+            one.load,
             str(_round(one)),
             label_of(judged),
             value(judged.name, judged.seen),
@@ -84,7 +85,7 @@ def callers(of: Sequence[Judged]) -> Table | None:
     rows = [
         [
             one.target,
-            f"{one.summary.load}, round {_round(one)}",
+            f"{one.load}, round {_round(one)}",
             caller.name,
             f"{caller.share:g}",
             f"{caller.requests:,}",
@@ -119,7 +120,7 @@ def came_again(of: Sequence[Judged]) -> Table | None:
     several = [one for one in of if one.summary.obeyed is not None]
     if not several:
         return None
-    rows = [[one.target, f"{one.summary.load}, round {_round(one)}", obeyed(one.summary)] for one in several]
+    rows = [[one.target, f"{one.load}, round {_round(one)}", obeyed(one.summary)] for one in several]
     return Table("Those who obeyed Retry-After", "", ["target", "load", ""], rows, _sources(several), texts=3)
 
 
@@ -128,7 +129,7 @@ def clients(of: Sequence[Judged]) -> Table:
     rows = [
         [
             one.target,
-            f"{one.summary.load}, round {_round(one)}",
+            f"{one.load}, round {_round(one)}",
             f"{one.summary.client.cpu:.0%}",
             span(one.summary.client.late.p99 if one.summary.client.late else None),
             span(one.summary.client.lag.max if one.summary.client.lag else None),
