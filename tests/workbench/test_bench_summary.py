@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,8 @@ def test_a_raw_file_of_a_newer_or_an_older_version_is_read_as_far_as_it_goes(tmp
         (lambda lines: lines[:-1], "cut short"),
         (lambda lines: ["<html>", *lines], "line 1"),
         (lambda lines: [], "no first line"),
+        (lambda lines: [*lines, *lines], "line 4 comes after its last: a file holds one run"),
+        (lambda lines: [*lines[:-1], *lines], "line 3 begins another run"),
     ],
 )
 def test_what_is_no_raw_file_is_one_line(tmp_path: Path, change: Any, why: str) -> None:
@@ -253,6 +256,11 @@ def test_a_raw_file_that_is_not_there_or_not_compressed_is_one_line(tmp_path: Pa
     (tmp_path / "a.gz").write_text("no")
     with pytest.raises(BadFile, match="gzip"):
         raw.read(tmp_path / "a.gz")
+    whole = gzip.compress(b"line of a raw file\n" * 99)
+    for damaged in (whole[:-9], whole[:10] + b"\xff" + whole[11:]):
+        (tmp_path / "a.gz").write_bytes(damaged)
+        with pytest.raises(BadFile, match="a.gz"):
+            raw.read(tmp_path / "a.gz")
 
 
 def test_who_has_no_answer_begun_after_the_bound_is_starved_and_who_was_refused_in_time_is_not() -> None:

@@ -8,6 +8,7 @@ outlive the code: a reader passes over fields that it doesn't know, and a missin
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -237,7 +238,7 @@ def read(path: Path) -> Run:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             return decode((line for line in file if line.strip()), path.name)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise BadFile(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     except ValueError as error:
         raise BadFile(f"{path} is no raw result of `headgate bench`: {error}") from None
@@ -253,16 +254,20 @@ def decode(lines: Iterable[bytes], source: str) -> Run:
             found = _line.decode(line)
         except msgspec.MsgspecError as error:
             raise ValueError(f"line {number}: {error}") from None
+        if end is not None:
+            raise ValueError(f"line {number} comes after its last: a file holds one run")
         if isinstance(found, Record):
             records.append(found)
-        elif isinstance(found, Header):
-            header = found
-        else:
+        elif isinstance(found, End):
             end = found
+        elif header is not None:
+            raise ValueError(f"line {number} begins another run: a file holds one")
+        elif found.schema > SCHEMA:
+            raise ValueError(f"it is of schema {found.schema}, this Headgate reads {SCHEMA}")
+        else:
+            header = found
     if header is None:
         raise ValueError("it has no first line that says how it was made")
-    if header.schema > SCHEMA:
-        raise ValueError(f"it is of schema {header.schema}, this Headgate reads {SCHEMA}")
     if end is None:
         raise ValueError("its last line is missing: the run was cut short")
     return Run(header, records, end, source)
