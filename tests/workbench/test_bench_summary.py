@@ -67,6 +67,20 @@ def test_requests_that_were_due_all_at_once_have_rates_over_the_whole_run() -> N
     assert summarize(run([ok(n) for n in range(6)], offered_s=0.0)).answered_per_s == 0.5
 
 
+def test_one_request_after_the_warm_up_has_rates_over_the_rest_of_the_run() -> None:
+    """It was due in no time at all, and had a rate of a thousand million."""
+    found = summarize(run([ok(n) for n in range(11)], Plan(rate="10", warm_s=1.0), offered_s=1.0, span_s=3.0))
+    assert (found.requests, found.offered_per_s, found.goodput_per_s) == (1, 0.5, 0.5)
+
+
+def test_callers_tokens_per_second_add_up_to_those_of_all() -> None:
+    """They were over the time in which requests were due, and all of them over the whole run."""
+    records = [ok(n, caller="a" if n % 3 else "b") for n in range(30)]
+    found = summarize(run(records, Plan(rate="10", callers=[CallerPlan("a"), CallerPlan("b")]), span_s=20.0))
+    assert sum(caller.tokens_per_s for caller in found.callers) == pytest.approx(found.tokens_per_s)
+    assert sum(caller.goodput_per_s for caller in found.callers) == pytest.approx(found.goodput_per_s)
+
+
 def test_every_request_is_counted_once_and_each_reason_with_its_status() -> None:
     records = [
         ok(),

@@ -35,16 +35,24 @@ class CallerFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def by_caller(
-    plans: Sequence[CallerPlan], ended: Sequence[Record], good: Collection[int], over_s: float, starved_s: float
+    plans: Sequence[CallerPlan],
+    ended: Sequence[Record],
+    good: Collection[int],
+    over_s: float,
+    span_s: float,
+    starved_s: float,
 ) -> list[CallerFigures]:
-    """The figures of each, in the plan's order, then of those only a trace knows; ``good`` has the ids of the good."""
+    """The figures of each, in the plan's order, then of those only a trace knows; ``good`` has the ids of the good.
+
+    Tokens per second are over ``span_s``, other rates over ``over_s``, as those of the whole run are.
+    """
     names = [plan.name for plan in plans]
     shares = {plan.name: plan.share for plan in plans}
     records: dict[str, list[Record]] = {name: [] for name in names}
     for record in ended:
         records.setdefault(record.caller, []).append(record)
     return [
-        _figures(name, shares.get(name, 1.0), mine, good, over_s, starved_s)
+        _figures(name, shares.get(name, 1.0), mine, good, over_s, span_s, starved_s)
         for name, mine in records.items()
         if mine or name in shares
     ]
@@ -70,7 +78,13 @@ def waited_s(record: Record) -> float:
 
 
 def _figures(
-    name: str, share: float, records: Sequence[Record], good: Collection[int], over_s: float, starved_s: float
+    name: str,
+    share: float,
+    records: Sequence[Record],
+    good: Collection[int],
+    over_s: float,
+    span_s: float,
+    starved_s: float,
 ) -> CallerFigures:
     answered = [record for record in records if record.outcome is Outcome.OK]
     refused = sum(record.outcome is Outcome.REFUSED for record in records)
@@ -83,7 +97,7 @@ def _figures(
         refused=refused,
         errors=len(records) - len(answered) - refused,
         tokens=tokens,
-        tokens_per_s=tokens / over_s,
+        tokens_per_s=tokens / span_s,
         goodput_per_s=sum(id(record) in good for record in answered) / over_s,
         latency=spread(record.latency_s for record in answered),
         ttft=spread(record.ttft_s for record in answered if record.ttft_s is not None),

@@ -98,11 +98,12 @@ def summarize(run: Run, objectives: Sequence[Objective] | None = None) -> Summar
     good = slo.good(objectives)
     well = [record for record in answered if is_good(record, good)]
     counts = Counter(record.outcome for record in ended)
+    span_s = max(end.span_s - plan.warm_s, 1e-9)
     # One request alone, or all of them at once, were due in no time at all.
-    over_s = end.offered_s if plan.users is None and end.offered_s > 0 else end.span_s
-    over_s = max(over_s - plan.warm_s, 1e-9)
+    offered_s = end.offered_s - plan.warm_s
+    over_s = offered_s if plan.users is None and offered_s > 0 else span_s
     tokens = sum(record.tokens for record in records)
-    tokens_per_s = tokens / max(end.span_s - plan.warm_s, 1e-9)
+    tokens_per_s = tokens / span_s
     times = {
         "latency": spread(record.latency_s for record in answered),
         "ttft": spread(record.ttft_s for record in answered if record.ttft_s is not None),
@@ -115,7 +116,7 @@ def summarize(run: Run, objectives: Sequence[Objective] | None = None) -> Summar
         objectives,
         slo.Seen(times, failed, counts[Outcome.REFUSED], len(ended), goodput, len(answered) / over_s, tokens_per_s),
     )
-    callers = fairness.by_caller(plan.callers, ended, set(map(id, well)), over_s, plan.starved_s)
+    callers = fairness.by_caller(plan.callers, ended, set(map(id, well)), over_s, span_s, plan.starved_s)
     lateness = [record.late_s for record in records] if plan.users is None else []
     client = Client(
         end.cpu_s / max(end.span_s, 1e-9),
