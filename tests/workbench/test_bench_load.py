@@ -242,6 +242,17 @@ def test_no_more_are_in_flight_than_the_client_can_bear_and_the_rest_are_errors_
     assert len(server.seen) == 2
 
 
+def test_a_whole_answer_with_no_usage_has_tokens_that_nobody_counted() -> None:
+    def whole(_: Server) -> Handle:
+        async def handle(number: int, body: dict[str, Any]) -> bytes:
+            return reply(200, b'{"choices":[{"message":{"content":"Hello."}}]}', "application/json")
+
+        return handle
+
+    (record,), _, _ = load(Plan(users=1, requests=1, stream=False), whole)
+    assert (record.outcome, record.tokens, record.estimated) == (Outcome.OK, 0, True)
+
+
 def test_more_users_than_that_are_no_errors() -> None:
     """Those beyond it failed at once, and used up the run's requests within a moment."""
     records, _, _ = load(Plan(users=3, requests=9, max_in_flight=1), at_once)

@@ -300,7 +300,7 @@ class Load:
 
     def _keep(self, one: _One, seen: Seen) -> None:
         now = seen.ended_at or monotonic()
-        estimated = seen.completion_tokens is None and seen.events > 0
+        estimated = seen.completion_tokens is None and (seen.events > 0 or seen.outcome is Outcome.OK)
         self._workload.ended(one.ask, one.caller.name, seen.text if seen.outcome is Outcome.OK else None)
         record = Record(
             n=one.number,

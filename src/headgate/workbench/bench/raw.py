@@ -150,7 +150,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
         ttft_s: to the first event with text.
         latency_s: to the last byte, or to whatever ended it.
         gaps_ms: between two events with text, in milliseconds.
-        tokens: completion tokens, by the engine's count; of events where ``estimated``.
+        tokens: completion tokens, by the engine's count; of events where ``estimated`` (a whole answer then has 0).
         tries: the refusals that it obeyed before this end.
     """
 

@@ -69,6 +69,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     prompt_tokens: int
     estimated: int
+    """Answers whose tokens the engine didn't count: streams by their events, whole answers with none."""
     latency: Spread | None
     ttft: Spread | None
     inter_token: Spread | None
@@ -150,7 +151,8 @@ def summarize(run: Run, objectives: Sequence[Objective] | None = None) -> Summar
         queue=spread(record.queue_ms / 1000 for record in answered if record.queue_ms is not None),
         mean_prompt_tokens=sum(r.prompt_tokens for r in counted) / len(counted) if counted else None,
         mean_tokens=sum(r.tokens for r in answered) / len(answered) if answered else None,
-        short_answers=sum(record.tokens < record.asked_tokens for record in answered),
+        # An event may hold several tokens; but one with no event at all is short.
+        short_answers=sum(r.tokens < r.asked_tokens for r in answered if not r.estimated or (plan.stream and not r.tokens)),
         callers=callers,
         jain_tokens=fairness.jain_tokens(callers),
         jain_answered=fairness.jain_answered(callers),

@@ -46,10 +46,7 @@ def _parts(run: Run, summary: Summary, kept_in: str) -> Iterator[Table | Text]:
     yield _times(summary)
     yield Text()
     yield _row("rates", Text(_rates(summary)))
-    lengths = [f"{summary.mean_prompt_tokens:,.0f} tokens in" if summary.mean_prompt_tokens else ""]
-    lengths += [f"{summary.mean_tokens:,.0f} out" if summary.mean_tokens else ""]
-    short = f"; {summary.short_answers:,} answers were shorter than asked" if summary.short_answers else ""
-    yield _row("mean", Text(", ".join(filter(None, lengths)) + short))
+    yield _row("mean", Text(_lengths(run, summary)))
     if summary.obeyed is not None:
         yield _row("obeying", Text(obeyed(summary)))
     if len(summary.callers) > 1:
@@ -138,6 +135,17 @@ def _rates(summary: Summary) -> str:
         f"{rate(summary.offered_per_s)} requests/s, {rate(summary.answered_per_s)} answered/s, goodput "
         f"{rate(summary.goodput_per_s)}/s{good}, {rate(summary.tokens_per_s)} tokens/s"
     )
+
+
+def _lengths(run: Run, summary: Summary) -> str:
+    means = [f"{summary.mean_prompt_tokens:,.0f} tokens in" if summary.mean_prompt_tokens else ""]
+    means += [f"{summary.mean_tokens:,.0f} out" if summary.mean_tokens else ""]
+    said = [", ".join(filter(None, means))]
+    if summary.short_answers:
+        said.append(f"{summary.short_answers:,} answers were shorter than asked")
+    if summary.estimated:
+        said.append("the engine counts no tokens" + (": events are taken for them" if run.header.plan.stream else ""))
+    return "; ".join(filter(None, said))
 
 
 def _times(summary: Summary) -> Table:
