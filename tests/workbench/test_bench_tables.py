@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from headgate.workbench.bench import tables
-from headgate.workbench.bench.raw import Plan, Run
+from headgate.workbench.bench.raw import CallerPlan, Plan, Record, Run
 from headgate.workbench.bench.summary import summarize
 from tests.workbench.test_bench_summary import ok, run
 
@@ -18,6 +18,16 @@ def printed(of: Run) -> str:
     with console.capture() as seen:
         tables.show(console, of, summarize(of), "r.jsonl")
     return seen.get()
+
+
+def test_no_figure_of_a_caller_is_cut_short() -> None:
+    """Where there was no wide terminal, in CI say, each figure was one digit and an ellipsis."""
+    plan = Plan(rate="10", duration_s=10.0, callers=[CallerPlan("greedy", 9.0), CallerPlan("somebody with a long name")])
+    callers = ["somebody with a long name" if n % 9 else "greedy" for n in range(3000)]
+    records: list[Record] = [ok(n, 43.0, ttft_s=31.0, tokens=500, caller=callers[n]) for n in range(3000)]
+    shown = printed(run(records, plan, span_s=400.0))
+    assert "…" not in shown
+    assert "2,666    2,666       0  3,332    0 31 s 31 s 43 s    43 s   2,666" in shown
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from headgate.cli import main
 from headgate.workbench.bench import raw
-from headgate.workbench.bench.raw import End, Header, Outcome, Place, Plan, Record, Run, Target
+from headgate.workbench.bench.raw import CallerPlan, End, Header, Outcome, Place, Plan, Record, Run, Target
 from headgate.workbench.compare.medians import judged, rows
-from headgate.workbench.compare.run import file_name, plan_of, shown
+from headgate.workbench.compare.run import file_name, file_names, plan_of, show, shown
 from headgate.workbench.compare.start import Engine, command, environment
 from headgate.workbench.compare.targets import BadTarget, Candidate, assignments, candidates, rotated, setting, values
 from tests.wire.gateway import wait_until
@@ -154,6 +156,36 @@ def test_a_targets_name_makes_a_files_name() -> None:
     assert file_name("queue, queue_max=8") == "queue_queue_max=8"
     assert "/" not in file_name("../../etc/passwd")
     assert file_name("…") == "target"
+
+
+def test_no_two_targets_share_a_files_name() -> None:
+    """The second's raw results were written over the first's."""
+    assert file_names(["a/b", "a b", "c", "a:b"]) == {"a/b": "a_b", "a b": "a_b~2", "c": "c", "a:b": "a_b~3"}
+    long = "engine_args=" + 80 * "x"
+    assert len(set(file_names([f"{long}1", f"{long}2"]).values())) == 2
+
+
+def test_the_table_is_whole_in_80_columns_and_takes_no_name_for_markup() -> None:
+    """Names were one letter a line beside errors and Jain's index, and [/b] in one ended it all with a traceback."""
+    names = ["queue_max=8 [/b]", "reject"]
+    runs = []
+    for target in names:
+        for round_ in (1, 2):
+            one = run(target, round_, [n / 7 * round_ for n in range(1, 99)])
+            plan = msgspec.structs.replace(one.header.plan, callers=[CallerPlan("a"), CallerPlan("b")])
+            records = [msgspec.structs.replace(r, caller="ab"[r.n % (round_ + 1) % 2]) for r in one.records]
+            bad = [Record(n=n, at_s=0.1, outcome=Outcome.ERROR, reason="cut", latency_s=1.0) for n in range(7 * round_)]
+            no = [Record(n=n, at_s=0.1, outcome=Outcome.REFUSED, status=429, latency_s=0.1) for n in range(9 * round_)]
+            header = msgspec.structs.replace(one.header, plan=plan)
+            runs.append(Run(header, [*records, *bad, *no], one.end, one.source))
+    console = Console(width=80)
+    with console.capture() as seen:
+        show(console, rows(judged(runs)), [], Path("out"))
+    table = seen.get().split("\n\n")[0]
+    assert "…" not in table
+    assert "reject" in table
+    folded = "".join(line.split(" ")[0] for line in table.splitlines())
+    assert "[/b]" in folded
 
 
 def test_modes_side_by_side_with_the_engine_and_another_gateway(tmp_path: Path) -> None:

@@ -170,25 +170,15 @@ def _times(summary: Summary) -> Table:
 
 
 def _callers(callers: list[CallerFigures]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", width=_LABEL)
-    for name in (
-        "caller",
-        "asked",
-        "answered",
-        "refused",
-        "tokens/s",
-        "good/s",
-        "TTFT p50",
-        "TTFT p95",
-        "p95",
-        "longest",
-        "starved",
-    ):
-        table.add_column(name, justify="left" if name == "caller" else "right", no_wrap=True)
+    """Narrow, since a cut figure says nothing; only names may take more than one line."""
+    starved = any(caller.starved for caller in callers)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("caller", overflow="fold")
+    names = ["asked", "answered", "refused", "tokens\n/s", "good\n/s", "TTFT\np50", "TTFT\np95", "p95", "longest"]
+    for name in [*names, *(["starved"] if starved else [])]:
+        table.add_column(name, justify="right", no_wrap=True)
     for caller in callers:
         table.add_row(
-            "",
             Text(caller.name + (f" ×{caller.share:g}" if caller.share != 1 else "")),
             f"{caller.requests:,}",
             f"{caller.answered:,}",
@@ -199,7 +189,7 @@ def _callers(callers: list[CallerFigures]) -> Table:
             span(caller.ttft.p95 if caller.ttft else None),
             span(caller.latency.p95 if caller.latency else None),
             span(caller.latency.max if caller.latency else None),
-            f"{caller.starved:,}",
+            *([f"{caller.starved:,}"] if starved else []),
         )
     return table
 

@@ -118,7 +118,8 @@ def _round(
                 if run.end.interrupted:
                     seen.interrupted = True
                     return
-                path = folder / f"{file_name(candidate.name)}-{number + 1}-round{round_}.jsonl"
+                stem = file_names([one.name for one in what.candidates])[candidate.name]
+                path = folder / f"{stem}-{number + 1}-round{round_}.jsonl"
                 raw.write(path, run)
                 seen.runs.append(msgspec.structs.replace(run, source=path.name))
                 console.print(f"{name}: {_in_short(run)}", markup=False, soft_wrap=True)
@@ -144,6 +145,16 @@ def file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._=-]+", "_", name).strip("_")[:80] or "target"
 
 
+def file_names(targets: Sequence[str]) -> dict[str, str]:
+    """A file's name for each target's; one that is another's already gets a number, or the two would share a file."""
+    found: dict[str, str] = {}
+    for target in targets:
+        stem = file_name(target)
+        before = sum(file_name(other) == stem for other in found)
+        found[target] = f"{stem}~{before + 1}" if before else stem
+    return found
+
+
 def show(console: Console, found: Sequence[Row], failures: Sequence[str], folder: Path) -> None:
     """Print the table of each load."""
     for load in dict.fromkeys(row.load for row in found):
@@ -161,10 +172,10 @@ def show(console: Console, found: Sequence[Row], failures: Sequence[str], folder
 def _table(found: Sequence[Row]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("target", style="cyan", overflow="fold")
-    names = ["answered/s", "goodput/s", "p95", "TTFT p95", "refused"]
+    names = ["answered\n/s", "goodput\n/s", "p95", "TTFT\np95", "refused"]
     fair = any(row.jain_tokens.median is not None for row in found)
     wrong = any(row.errors.median for row in found)
-    for name in [*names, *(["errors"] if wrong else []), *(["Jain"] if fair else []), "SLO met"]:
+    for name in [*names, *(["errors"] if wrong else []), *(["Jain"] if fair else []), "SLO\nmet"]:
         table.add_column(name, justify="right", no_wrap=True)
     for row in found:
         cells = [
@@ -177,7 +188,7 @@ def _table(found: Sequence[Row]) -> Table:
             *([_cell(row.jain_tokens, "{:.3f}".format)] if fair else []),
         ]
         met = Text(f"{row.met} of {row.rounds}", "green" if row.met == row.rounds else "red")
-        table.add_row(row.target, *cells, met)
+        table.add_row(Text(row.target), *cells, met)
     return table
 
 
