@@ -8,7 +8,8 @@ Locust's. Besides Locust's own row for each request there are rows of these type
     tokens/s     of one answer: not milliseconds, though the column says so
 
 The "size" of a request and of tokens/s is the answer's tokens. A request that was not answered whole is a failure and
-has no time. Locust's "Aggregated" line adds all rows up: look at the rows.
+has no time; one that had not ended with the run, ``--stop-timeout`` after its last second, is one too. Locust's
+"Aggregated" line adds all rows up: look at the rows.
 
 A user waits for its answer before it sends the next request, so under overload less is sent (a closed loop). With
 ``--rate`` requests are due at random times, whoever is still waiting, and their times count from there (an open one).
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import secrets
 from collections.abc import Iterator
 from itertools import repeat
@@ -29,6 +31,8 @@ import gevent
 from geventhttpclient import HTTPClient
 from locust import LoadTestShape, User, constant, events, task
 from locust.exception import StopUser
+from locust.runners import WorkerRunner
+from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from headgate.workbench.bench import arrivals, slo, tables, target
 from headgate.workbench.bench.answer import Answer, Seen
@@ -38,7 +42,10 @@ from headgate.workbench.bench.raw import Outcome, Plan
 from headgate.workbench.bench.workload import WORKLOADS, Workload, workload
 
 TIMEOUT_S = 300.0
-UNREACHABLE = 2
+STOP_TIMEOUT_S = 30
+BAD = 2
+
+_REFUSED = re.compile(r"\b(429|503) ")
 
 log = logging.getLogger("loadtest")
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -104,12 +111,16 @@ class Load:
         number, self._number = self._number, self._number + 1
         ask = self.work.ask(number, self.caller.name)
         began = monotonic() if due is None else due
-        seen = self._exchange(self.aim.body(self.plans[stream], ask), stream=stream, keep=ask.keep)
-        self.work.ended(ask, self.caller.name, seen.text if seen.outcome is Outcome.OK else None)
-        self._tell(seen, began, f"{self.aim.target.path} {'streamed' if stream else 'whole'}")
+        answer = Answer(stream=stream, keep=ask.keep, ended=lambda: None)
+        try:
+            self._exchange(answer, self.aim.body(self.plans[stream], ask), stream=stream)
+        finally:
+            answer.give_up("run_ended", Outcome.UNFINISHED)  # of one that was killed; nothing where it has ended
+            seen = answer.seen
+            self.work.ended(ask, self.caller.name, seen.text if seen.outcome is Outcome.OK else None)
+            self._tell(seen, began, f"{self.aim.target.path} {'streamed' if stream else 'whole'}")
 
-    def _exchange(self, body: bytes, *, stream: bool, keep: bool) -> Seen:
-        answer = Answer(stream=stream, keep=keep, ended=lambda: None)
+    def _exchange(self, answer: Answer, body: bytes, *, stream: bool) -> None:
         try:
             with gevent.Timeout(TIMEOUT_S, TimeoutError):
                 reply = self.client.request("POST", self.aim.target.path, body, self.headers)
@@ -123,7 +134,6 @@ class Load:
             answer.give_up("client_timeout")
         except Exception as error:  # geventhttpclient, sockets and TLS have each their own
             answer.give_up("no_connection" if not answer.seen.status else f"cut: {type(error).__name__}")
-        return answer.seen
 
     def _tell(self, seen: Seen, began: float, name: str) -> None:
         tokens = seen.events if seen.completion_tokens is None else seen.completion_tokens
@@ -171,14 +181,19 @@ def load_of(environment: Any) -> Load:
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Any, **_: Any) -> None:
     """Look at the target before the first user comes: what it takes, and how many tokens a word is."""
-    StreamingUser.weight = environment.parsed_options.streaming_percent
+    options = environment.parsed_options
+    StreamingUser.weight = options.streaming_percent
     WholeUser.weight = 100 - StreamingUser.weight
-    environment.headgate_load = None
+    environment.headgate_load = environment.headgate_slo = environment.process_exit_code = None
+    # Locust's own is none: whoever is under way at the end would be in no figure, the slowest among them.
+    environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT_S
     try:
+        if not isinstance(environment.runner, WorkerRunner):  # who judges nothing, and may not have the file
+            environment.headgate_slo = slo.read(Path(options.slo)) if options.slo else list(slo.DEFAULT)
         load = environment.headgate_load = Load(environment)
-    except target.Unreachable as error:
+    except (target.Unreachable, slo.BadSlo) as error:
         log.error("%s", error)
-        environment.process_exit_code = UNREACHABLE
+        environment.process_exit_code = BAD
     else:
         log.info("%s, %s (%s); seed %d", load.aim.target.url, load.aim.target.model, load.aim.target.server, load.seed)
 
@@ -219,11 +234,14 @@ class Arrivals(User):  # type: ignore[misc]
         shape = arrivals.shape(options.rate, options.run_time or 60)
         began = monotonic()
         sent = []
-        for at_s in arrivals.times(shape, arrivals.poisson(random.Random(f"{load.seed}/arrivals"))):
-            due = began + at_s
-            gevent.sleep(max(0.0, due - monotonic()))
-            sent.append(gevent.spawn(load.send, stream=load.streams(), due=due))
-        gevent.joinall(sent, timeout=options.stop_timeout or 30)
+        try:
+            for at_s in arrivals.times(shape, arrivals.poisson(random.Random(f"{load.seed}/arrivals"))):
+                due = began + at_s
+                gevent.sleep(max(0.0, due - monotonic()))
+                sent.append(gevent.spawn(load.send, stream=load.streams(), due=due))
+            gevent.joinall(sent, timeout=self.environment.stop_timeout)
+        finally:
+            gevent.killall(sent)
         raise StopUser
 
 
@@ -239,6 +257,12 @@ class OverTime(LoadTestShape):  # type: ignore[misc]
         if self.get_current_user_count() and environment.headgate_load is None:
             return None
         length_s = options.run_time or 60
+        try:
+            shapes = {text: arrivals.shape(text, length_s) for text in (options.shape, options.rate) if text}
+        except arrivals.BadShape as error:
+            log.error("%s", error)
+            environment.process_exit_code = BAD
+            return None
         passed_s = self.get_run_time()
         if (options.run_time or options.shape or options.rate) and passed_s > length_s:
             return None
@@ -247,7 +271,7 @@ class OverTime(LoadTestShape):  # type: ignore[misc]
         shares = {StreamingUser: options.streaming_percent, WholeUser: 100 - options.streaming_percent}
         users: list[type] = [user for user, share in shares.items() if share > 0]
         if options.shape:
-            count = max(1, round(arrivals.shape(options.shape, length_s).rate_at(passed_s)))
+            count = max(1, round(shapes[options.shape].rate_at(passed_s)))
             return count, count, users
         return options.num_users or 1, options.spawn_rate or 1, users
 
@@ -255,14 +279,17 @@ class OverTime(LoadTestShape):  # type: ignore[misc]
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def judge(environment: Any, **_: Any) -> None:
     """The verdict, and the exit status: 0 the SLO was met, 1 missed."""
-    if environment.process_exit_code is not None:
+    if environment.parsed_options.csv_prefix:
+        gevent.sleep(2 * CSV_STATS_INTERVAL_SEC)  # its files are written so often, and not at the end
+    objectives = getattr(environment, "headgate_slo", None)
+    if environment.process_exit_code is not None or objectives is None:
         return
-    options = environment.parsed_options
-    objectives = slo.read(Path(options.slo)) if options.slo else list(slo.DEFAULT)
     rows = environment.stats.entries.values()
     requests = [row for row in rows if row.method == "POST"]
     asked = sum(row.num_requests for row in requests)
     failed = sum(row.num_failures for row in requests)
+    # Here an error is an exception, of a worker's the text in which it came.
+    refused = sum(error.occurrences for error in environment.stats.errors.values() if _REFUSED.search(str(error.error)))
     times = {
         "latency": spread(seconds(row for row in requests)),
         "ttft": spread(seconds(row for row in rows if row.method == "TTFT")),
@@ -271,7 +298,7 @@ def judge(environment: Any, **_: Any) -> None:
     }
     tokens = sum(row.total_content_length for row in requests)
     over_s = max(environment.stats.total.last_request_timestamp - environment.stats.start_time, 1e-9) if asked else 1.0
-    seen = slo.Seen(times, failed, 0, asked, None, (asked - failed) / over_s, tokens / over_s)
+    seen = slo.Seen(times, failed - refused, refused, asked, None, (asked - failed) / over_s, tokens / over_s)
     judged = slo.judge(objectives, seen)
     for one in judged:
         print(f"{'met   ' if one.met else 'MISSED'} {tables.words_of(one)}")

@@ -96,6 +96,29 @@ def test_an_open_load_is_refused_what_a_full_gateway_refuses_and_misses_the_slo(
     assert "429 slots_busy" in failure["Error"]
 
 
+@pytest.mark.parametrize("load", [("--rate", "8"), ("-u", "3", "-r", "3")], ids=["open", "closed"])
+def test_what_has_not_ended_with_the_run_is_an_error(locust: str, tmp_path: Path, load: tuple[str, ...]) -> None:
+    """It was in no figure: an engine at which half of all requests hung met the SLO."""
+    stall = '{"kind":"stall","seconds":600,"times":2,"after_requests":4}'
+    with gateway(tmp_path, "--max-active", "64", "--engine-args", f"--load-s 0 --fault '{stall}'") as url:
+        done, rows = headless(locust, tmp_path, url, *load, "-t", "2s", "--stop-timeout", "1")
+    assert done.returncode == 1, done.stderr
+    assert "MISSED errors" in done.stdout
+    assert sum(int(row["Failure Count"]) for (kind, _), row in rows.items() if kind == "POST") == 2
+    assert "run_ended" in (tmp_path / "r_failures.csv").read_text()
+
+
+def test_refusals_have_a_bound_of_their_own(locust: str, tmp_path: Path) -> None:
+    """All were errors, and of refusals there were none."""
+    (tmp_path / "slo.toml").write_text("errors_percent = 0\nrefusals_percent = 99\n")
+    flags = ("--max-active", "1", "--queue-mode", "reject", "--engine-args", "--load-s 0 --base-s 0.02")
+    with gateway(tmp_path, *flags) as url:
+        done, _ = headless(locust, tmp_path, url, "--rate", "20", "-t", "2s", "--slo", "slo.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "met    errors 0 %" in done.stdout
+    assert "met    refusals 0 %" not in done.stdout
+
+
 @pytest.mark.parametrize("kind", ["conversation", "shared-prefix", "mixed"])
 def test_every_workload_is_answered_and_users_follow_a_shape(
     locust: str, served: str, tmp_path: Path, kind: str
@@ -107,9 +130,18 @@ def test_every_workload_is_answered_and_users_follow_a_shape(
     assert "Shape test updating to 4 users" in done.stderr
 
 
-def test_a_target_that_is_not_there_is_told_in_one_line(locust: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ([], "http://127.0.0.1:9 can't be reached: nothing listens there."),
+        (["--rate", "nonsense"], "'nonsense' is no rate."),
+        (["--shape", "nonsense"], "'nonsense' is no rate."),
+        (["--slo", "none.toml"], "none.toml: No such file or directory"),
+    ],
+)
+def test_a_load_that_cannot_be_is_told_in_one_line(locust: str, tmp_path: Path, flags: list[str], why: str) -> None:
     done = subprocess.run(
-        [locust, "-f", LOCUSTFILE, "-H", "http://127.0.0.1:9", "--headless", "-t", "2s"],
+        [locust, "-f", LOCUSTFILE, "-H", "http://127.0.0.1:9", "--headless", "-t", "2s", *flags],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -119,7 +151,7 @@ def test_a_target_that_is_not_there_is_told_in_one_line(locust: str, tmp_path: P
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "http://127.0.0.1:9 can't be reached: nothing listens there." in done.stderr
+    assert why in done.stderr
 
 
 def test_the_page_starts_a_load_and_shows_its_rows(locust: str, served: str, tmp_path: Path) -> None:
