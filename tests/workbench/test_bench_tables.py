@@ -22,8 +22,8 @@ def printed(of: Run) -> str:
 
 def test_no_figure_of_a_caller_is_cut_short() -> None:
     """Where there was no wide terminal, in CI say, each figure was one digit and an ellipsis."""
-    plan = Plan(rate="10", duration_s=10.0, callers=[CallerPlan("greedy", 9.0), CallerPlan("somebody with a long name")])
-    callers = ["somebody with a long name" if n % 9 else "greedy" for n in range(3000)]
+    plan = Plan(rate="10", duration_s=10.0, callers=[CallerPlan("greedy", 9.0), CallerPlan("somebody of a long name")])
+    callers = ["somebody of a long name" if n % 9 else "greedy" for n in range(3000)]
     records: list[Record] = [ok(n, 43.0, ttft_s=31.0, tokens=500, caller=callers[n]) for n in range(3000)]
     shown = printed(run(records, plan, span_s=400.0))
     assert "…" not in shown

@@ -151,8 +151,12 @@ def summarize(run: Run, objectives: Sequence[Objective] | None = None) -> Summar
         queue=spread(record.queue_ms / 1000 for record in answered if record.queue_ms is not None),
         mean_prompt_tokens=sum(r.prompt_tokens for r in counted) / len(counted) if counted else None,
         mean_tokens=sum(r.tokens for r in answered) / len(answered) if answered else None,
-        # An event may hold several tokens; but one with no event at all is short.
-        short_answers=sum(r.tokens < r.asked_tokens for r in answered if not r.estimated or (plan.stream and not r.tokens)),
+        short_answers=sum(
+            # An event may hold several tokens: of a count by events only none at all says something.
+            record.tokens < record.asked_tokens
+            for record in answered
+            if not record.estimated or (plan.stream and not record.tokens)
+        ),
         callers=callers,
         jain_tokens=fairness.jain_tokens(callers),
         jain_answered=fairness.jain_answered(callers),

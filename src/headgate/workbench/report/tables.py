@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headgate.workbench.bench.raw import Run
-from headgate.workbench.bench.tables import label_of, obeyed, value
 from headgate.workbench.bench.summary import what
+from headgate.workbench.bench.tables import label_of, obeyed, value
 from headgate.workbench.compare.medians import Figure, Judged, Row
 from headgate.workbench.top.words import rate, span
 
