@@ -173,6 +173,19 @@ def test_an_slo_of_ones_own_decides(served: str, tmp_path: Path) -> None:
     assert "goodput 0/s" in ran.out
 
 
+def test_what_cannot_be_kept_is_shown_all_the_same(served: str, tmp_path: Path) -> None:
+    """A whole run was thrown away for a folder that was none."""
+    (tmp_path / "no-folder").write_text("")
+    flags = ("--users", "1", "--requests", "2", *QUICK, "--raw", "no-folder/r.jsonl")
+    ran = bench(tmp_path, served, *flags)
+    assert ran.status == 2
+    assert "no-folder/r.jsonl can't be written: " in " ".join(ran.err.split())
+    assert "2 requests: 2 answered" in ran.out
+    ran = bench(tmp_path, served, *flags, "--json")
+    said = json.loads(ran.out)
+    assert (said["exit_status"], said["raw"], said["summary"]["answered"]) == (2, "not kept", 2)
+
+
 def test_ctrl_c_ends_it_and_what_was_seen_is_kept(served: str, tmp_path: Path) -> None:
     before = tokens_made(served)
     process = subprocess.Popen(

@@ -1,7 +1,7 @@
 """``headgate bench`` from its options to its exit status: look at the target, load it, keep, summarize, show.
 
-Exit status: 0 the SLO was met, 1 missed, 2 bad arguments or a target that can't be measured, 130 interrupted (what was
-seen until then is kept and shown).
+Exit status: 0 the SLO was met, 1 missed, 2 bad arguments, a target that can't be measured or results that can't be
+kept, 130 interrupted (what was seen until then is kept and shown).
 """
 
 from __future__ import annotations
@@ -59,17 +59,19 @@ def bench(job: Job, url: str, kept_in: Path | None, *, as_json: bool) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED  # before the load: there is nothing to keep
     path = kept_in or Path("results") / f"bench-{file_time(run.header.started_at)}.jsonl"
+    summary = summarize(run)
+    status = INTERRUPTED if run.end.interrupted else MET if summary.met else MISSED
+    kept = str(path)
     try:
         raw.write(path, run)
     except OSError as error:
+        # What was seen can't be seen again: it is shown all the same.
+        kept, status = "not kept", NOT_MEASURED
         progress.print(f"headgate bench: {path} can't be written: {error.strerror}", style="bold red", markup=False)
-        return NOT_MEASURED
-    summary = summarize(run)
-    status = INTERRUPTED if run.end.interrupted else MET if summary.met else MISSED
     if as_json:
-        sys.stdout.write(to_json(run, summary, path, status) + "\n")
+        sys.stdout.write(to_json(run, summary, kept, status) + "\n")
     else:
-        tables.show(Console(highlight=False), run, summary, str(path))
+        tables.show(Console(highlight=False), run, summary, kept)
     return status
 
 
@@ -127,12 +129,12 @@ def _signals_as_they_were() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def to_json(run: Run, summary: Summary, path: Path | str, status: int) -> str:
+def to_json(run: Run, summary: Summary, kept: str, status: int) -> str:
     """A run for a script."""
     header = run.header
     said = {
         "exit_status": status,
-        "raw": str(path),
+        "raw": kept,
         "started_at": header.started_at,
         "target": header.target,
         "plan": header.plan,
