@@ -277,6 +277,18 @@ def test_bad_arguments_are_one_line_and_2(arguments: list[str], why: str) -> Non
     assert why in done.output
 
 
+@pytest.mark.parametrize(("flags", "about"), [([], "15 min 4 s"), (["--rate", "5"], "33 s")])
+def test_a_trace_whose_times_are_not_wanted_does_not_say_how_long_it_takes(
+    tmp_path: Path, flags: list[str], about: str
+) -> None:
+    """--rate went on for as long as the trace, and for 30 s in bench."""
+    (tmp_path / "t.jsonl").write_text('{"arrival_s": 900, "prompt_tokens": 8, "output_tokens": 3}')
+    arguments = ["--url", "nobody=http://127.0.0.1:9", "--rounds", "1", "--trace", str(tmp_path / "t.jsonl"), *flags]
+    done = CliRunner().invoke(main, ["compare", "--out", str(tmp_path / "o"), *arguments])
+    assert done.exit_code == 1
+    assert f"1 runs in 1 rounds, about {about};" in done.output
+
+
 def test_help_fits_one_screen() -> None:
     help_ = CliRunner().invoke(main, ["compare", "--help"], terminal_width=80).output
     assert len(help_.splitlines()) <= 45

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_SECONDS = click.FloatRange(min=0, max=86_400, min_open=True)
+LONGEST_S = 86_400.0
+_SECONDS = click.FloatRange(min=0, max=LONGEST_S, min_open=True)
 _MANY = click.IntRange(1, 10_000_000)
 
 DURATION_S = 30.0
@@ -162,9 +163,10 @@ def job(given: dict[str, Any], argv: Sequence[str]) -> Job:
     try:
         entries = trace.read(given["trace"]) if given["trace"] else []
         people = _callers(given)
+        named = {person.name for person in people} if given["caller"] or given["callers_file"] else set()
         for entry in entries:
-            if entry.caller and entry.caller not in {person.name for person in people} and given["caller"]:
-                raise trace.BadTrace(f"{given['trace']} has a caller {entry.caller!r} who is not among --caller")
+            if entry.caller and named and entry.caller not in named:
+                raise trace.BadTrace(f"{given['trace']} has a caller {entry.caller!r} who is not among those given")
         objectives = slo.read(given["slo_file"]) if given["slo_file"] else list(slo.DEFAULT)
         extra = msgspec.json.decode(given["extra"], type=dict[str, Any]) if given["extra"] else {}
     except msgspec.MsgspecError as error:
@@ -195,6 +197,11 @@ def _plan(given: dict[str, Any], people: Sequence[Any], entries: int, latest_s: 
         users = 8
     if rate is None and users is None and given["duration_s"] is None:
         duration_s = latest_s / given["speed"] + 1.0  # all of the trace
+        if duration_s > LONGEST_S:
+            raise click.UsageError(
+                f"the last request of the trace is due after {latest_s:,.0f} s: arrival_s counts from the trace's start. "
+                "--speed shortens the time, --duration leaves out what comes later."
+            )
     if rate is not None:
         try:
             arrivals.shape(rate, duration_s)

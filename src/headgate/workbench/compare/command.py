@@ -49,7 +49,8 @@ def compare(rounds: int, out: Path | None, as_json: bool, **given: Any) -> None:
             arrivals.shape(rate, given["duration_s"] or DURATION_S)
     except arrivals.BadShape as error:
         raise click.UsageError(f"--rate: {error}") from None
-    made = job({**given, "rate": None, "users": loads[0][1]}, sys.argv[1:])
+    # The other loads take the first one's place in the plan; how long they are is the same for all.
+    made = job({**given, "rate": loads[0][0], "users": loads[0][1]}, sys.argv[1:])
     what = run.Comparison(
         job=made,
         candidates=_candidates(given),
