@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import httpx
 import pytest
+from click import UsageError
 from click.testing import CliRunner
 
 from headgate.cli import main
@@ -140,17 +140,17 @@ def test_a_traces_caller_who_is_not_among_those_given_is_no_other(
     monkeypatch.chdir(tmp_path)
     Path("people.toml").write_text('[[caller]]\nname = "ann"\n')
     Path("t.jsonl").write_text('{"arrival_s": 1, "prompt_tokens": 8, "output_tokens": 3, "caller": "zed"}')
-    with command.make_context("bench", ["--trace", "t.jsonl", *flags]) as context:
-        with pytest.raises(click.UsageError, match="t.jsonl has a caller 'zed' who is not among those given"):
-            job(context.params, [])
+    why = "has a caller 'zed' who is not among those given"
+    with command.make_context("bench", ["--trace", "t.jsonl", *flags]) as context, pytest.raises(UsageError, match=why):
+        job(context.params, [])
 
 
 def test_a_trace_of_moments_of_the_day_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     """Seconds since 1970 were waited for, and nothing was sent for half a century."""
     (tmp_path / "t.jsonl").write_text('{"arrival_s": 1764450000, "prompt_tokens": 8, "output_tokens": 3}')
-    with command.make_context("bench", ["--trace", str(tmp_path / "t.jsonl")]) as context:
-        with pytest.raises(click.UsageError, match="arrival_s counts from the trace's start"):
-            job(context.params, [])
+    arguments, why = ["--trace", str(tmp_path / "t.jsonl")], "arrival_s counts from the trace's start"
+    with command.make_context("bench", arguments) as context, pytest.raises(UsageError, match=why):
+        job(context.params, [])
 
 
 def test_refusals_miss_the_slo_and_are_counted_by_reason(strict: str, tmp_path: Path) -> None:

@@ -199,8 +199,8 @@ def _plan(given: dict[str, Any], people: Sequence[Any], entries: int, latest_s: 
         duration_s = latest_s / given["speed"] + 1.0  # all of the trace
         if duration_s > LONGEST_S:
             raise click.UsageError(
-                f"the last request of the trace is due after {latest_s:,.0f} s: arrival_s counts from the trace's start. "
-                "--speed shortens the time, --duration leaves out what comes later."
+                f"the last request of the trace is due after {latest_s:,.0f} s: arrival_s counts from the trace's "
+                "start. --speed shortens the time, --duration leaves out what comes later."
             )
     if rate is not None:
         try:
