@@ -25,7 +25,7 @@ from headgate.workbench.bench.callers import Caller
 from headgate.workbench.bench.raw import Plan, Target
 from headgate.workbench.bench.words import Scale
 from headgate.workbench.bench.workload import Ask, joined
-from headgate.workbench.check.remote import why_silent
+from headgate.workbench.check.remote import straight, why_silent
 
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _TIMEOUT_S = 60.0
@@ -118,10 +118,7 @@ def find(
         Unreachable: it can't be reached, or doesn't answer as an OpenAI-compatible server does.
     """
     address = address_of(url)
-    near = address.host in ("127.0.0.1", "::1", "localhost")
-    with httpx.Client(
-        base_url=address.url, headers=headers(callers[0]), timeout=_TIMEOUT_S, trust_env=not near
-    ) as client:
+    with straight(address, headers(callers[0]), _TIMEOUT_S) as client:
         probe = _Probe(client, plan, extra or {}, monotonic() + ready_within_s)
         models = probe.get("/v1/models")
         model = model or _first_model(models, address.url)
@@ -203,10 +200,12 @@ class _Probe:
                     method, path, content=body, headers={"content-type": "application/json"} if body else None
                 )
             except httpx.HTTPError as error:
-                raise Unreachable(f"{self._client.base_url} can't be reached: {why_silent(error)}.") from None
+                raise Unreachable(
+                    f"{self._client.base_url} can't be reached: {why_silent(error, _TIMEOUT_S)}."
+                ) from None
             if answer.status_code not in (429, 503):
                 return answer
-            told_s = retry_after_s(answer.headers.raw) or 1.0
+            told_s = retry_after_s([(name.lower(), value) for name, value in answer.headers.raw]) or 1.0
             if monotonic() + told_s > self._give_up_at:
                 return answer
             sleep(min(told_s, 5.0))

@@ -5,13 +5,15 @@ It asks what the gateway will ask once it runs, with the same key. It ends at fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ssl
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import httpx
 import msgspec
 
+from headgate.pool.launchers import Address
 from headgate.pool.launchers.remote import parse_url
 from headgate.pool.statement import read_metrics
 from headgate.workbench.check.finding import Finding, fail, ok, warn
@@ -63,7 +65,7 @@ def _ask(url: str, api_key: str | None) -> Finding:
     except ValueError as error:
         raise _Silent("it is no address of an engine", str(error)) from None
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    with httpx.Client(base_url=address.url, headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
+    with straight(address, headers, _TIMEOUT_S) as client:
         try:
             answer = client.get("/v1/models")
             metrics = client.get("/metrics")
@@ -93,15 +95,21 @@ def _ask(url: str, api_key: str | None) -> Finding:
     return ok("engine", f"{said}; its load is seen on its /metrics ({counters.running:.0f} running)")
 
 
-def why_silent(error: httpx.HTTPError) -> str:
+def straight(address: Address, headers: Mapping[str, str], timeout_s: float) -> httpx.Client:
+    """A client that goes the way of the engine's connections: through no proxy, and trusting whom OpenSSL trusts."""
+    trusted = ssl.create_default_context() if address.tls else True
+    return httpx.Client(base_url=address.url, headers=headers, timeout=timeout_s, trust_env=False, verify=trusted)
+
+
+def why_silent(error: httpx.HTTPError, timeout_s: float = _TIMEOUT_S) -> str:
     """What an exception of httpx means, in plain words."""
     text = str(error)
     if isinstance(error, httpx.TimeoutException):
-        return f"no answer in {_TIMEOUT_S:.0f} s"
+        return f"no answer in {timeout_s:.0f} s"
     if "CERTIFICATE" in text.upper():
         return f"its certificate is not trusted ({text})"
     if "refused" in text:
         return "nothing listens there"
     if any(sign in text for sign in ("Name or service", "name resolution", "nodename", "No address")):
         return "its name isn't known to DNS"
-    return f"it can't be reached ({text or type(error).__name__})"
+    return f"no answer that is one ({text or type(error).__name__})"
