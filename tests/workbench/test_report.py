@@ -37,6 +37,7 @@ from headgate.workbench.bench.raw import (
 )
 from headgate.workbench.report.axis import counted, percent, seconds
 from headgate.workbench.report.chart import HEIGHT, WIDTH, Chart, shortened
+from headgate.workbench.report.markdown import markdown
 from headgate.workbench.report.series import cumulative, per_second
 from tests.tools import tool
 from tests.workbench.running import environment
@@ -224,6 +225,27 @@ def test_what_a_target_or_a_server_is_called_is_never_markup(tmp_path: Path) -> 
         assert len(widths) <= 1, "an unescaped | would be a column more"
 
 
+def test_markdown_has_no_markup_of_others() -> None:
+    """A name could be a link to anywhere, and a command end its block."""
+    names = {
+        "[x](http://evil)": r"\[x](http://evil)",
+        "_a_ queue_max __b__": r"\_a\_ queue_max \_\_b\_\_",
+        "a & &lt;b> ~~c~~": r"a &amp; &amp;lt;b> \~\~c\~\~",
+        "<i>|\\`*": r"&lt;i>\|\\\`\*",
+    }
+    assert markdown("t", list(names), [], [], []) == "\n\n".join(["# t", *names.values()]) + "\n"
+    assert markdown("t", [], [], [], ["a ```", "````"]).endswith("`````sh\na ```\n````\n`````\n")
+
+
+def test_a_page_is_written_as_it_says_wherever_it_is(tmp_path: Path) -> None:
+    """In the character set of the place, which may lack what is in it, while the page says utf-8."""
+    keep(tmp_path, made())
+    command = [sys.executable, "-m", "headgate", "report", "run-1.jsonl"]
+    ascii_only = environment(LC_ALL="C", PYTHONUTF8="0")
+    subprocess.run(command, cwd=tmp_path, env=ascii_only, check=True, capture_output=True, timeout=30)
+    assert "≤ 2.0 s" in (tmp_path / "report.html").read_bytes().decode()
+
+
 def test_markdown_says_what_the_page_says(tmp_path: Path) -> None:
     keep(tmp_path, *COMPARED)
     text = report(tmp_path, "--markdown", "-")
@@ -250,6 +272,15 @@ def test_runs_that_asked_for_different_things_are_no_rounds_of_one_load(tmp_path
         load = f"5 requests/s, poisson arrivals; fixed: {tokens} tokens in, 200 out, streamed"
         (section,) = re.findall(rf"## Results, {load}\n.*?<sub>from (.*?)</sub>", text, re.DOTALL)
         assert section == sources
+
+
+def test_what_was_due_is_shown_where_something_was(tmp_path: Path) -> None:
+    """Of a closed loop it was what the first target had answered in time."""
+    run = made()
+    users = msgspec.structs.replace(run.header.plan, rate=None, users=4)
+    closed = Run(msgspec.structs.replace(run.header, plan=users), run.records, run.end)
+    assert "dotted, what was due in it." in html(tmp_path / "open", run)
+    assert "dotted" not in html(tmp_path / "closed", closed)
 
 
 def test_another_slo_can_judge_what_was_measured(tmp_path: Path) -> None:
@@ -341,10 +372,11 @@ def test_a_cumulative_line_rises_to_the_share_that_has_a_value(values: list[floa
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(0, 99.9), max_size=200))
+@given(st.lists(st.floats(0, 100.0), max_size=200))
 def test_rates_over_time_add_up_to_what_there_was(times: list[float]) -> None:
     points = per_second(times, 100.0, 1)
     width = points[1][0]
+    assert per_second([100.0], 100.0, 1)[-1][1] * width == pytest.approx(1), "the last answer ends with the run"
     assert sum(value * width for _, value in points) == pytest.approx(len(times))
 
 

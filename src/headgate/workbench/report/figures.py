@@ -122,11 +122,13 @@ def over_time(groups: Sequence[Group], colours: dict[str, int], at: str) -> Draw
     highest = [value for points in (due, *(found for _, found in lines)) for _, value in points]
     title = f"Over time{at}"
     chart = Chart(Axis(0.0, until, "time", unit="s"), counted(highest, "requests", "1/s"), title)
-    chart.steps([*due, (until, due[-1][1])], COLOURS - 1, dash=2)
+    says = f"Answers that ended in each stretch of {until / len(due):.2g} s"
+    if groups[0].runs[0].run.header.plan.users is None:  # in a closed loop each target has been asked for its own
+        chart.steps([*due, (until, due[-1][1])], COLOURS - 1, dash=2)
+        says += "; dotted, what was due in it"
     for group, found in lines:
         chart.steps([*found, (until, found[-1][1])], colours[group.target])
-    says = f"Answers that ended in each stretch of {until / len(due):.2g} s; dotted, what was due in it."
-    return _drawing(title, says, groups, colours, chart)
+    return _drawing(title, f"{says}.", groups, colours, chart)
 
 
 def over_load(rows: Sequence[Row], colours: dict[str, int]) -> Drawing | None:

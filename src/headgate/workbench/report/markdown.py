@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from headgate.workbench.report.page import named
 from headgate.workbench.report.tables import Table
+
+_MARKUP = re.compile(r"[\\|*`~\[]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""Signs that mean something; a _ within a word is none of them."""
 
 
 def markdown(
@@ -15,7 +19,9 @@ def markdown(
     parts = [f"# {_plain(title)}", *map(_plain, says), *(f"> **{_plain(warning)}**" for warning in warnings)]
     parts += map(_table, tables)
     if commands:
-        parts.append("\n".join(["## Commands\n", "```sh", *commands, "```"]))
+        # Longer than any row of backticks within: nothing in a command ends it.
+        fence = "`" * max(3, 1 + max(len(row) for command in commands for row in re.findall("`*", command)))
+        parts.append("\n".join(["## Commands\n", f"{fence}sh", *commands, fence]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -34,6 +40,5 @@ def _row(cells: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """What a table or a browser would take for markup is shown as it is; a line stays one."""
-    for sign, shown in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`")):
-        text = text.replace(sign, shown)
-    return " ".join(text.split())
+    shown = _MARKUP.sub(r"\\\g<0>", text.replace("&", "&amp;").replace("<", "&lt;"))
+    return " ".join(shown.split())

@@ -134,5 +134,5 @@ def _write(path: Path, content: str) -> None:
         click.echo(content, nl=False)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+    path.write_text(content, "utf-8")
     click.echo(f"written: {path}")

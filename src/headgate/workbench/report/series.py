@@ -105,11 +105,11 @@ def per_second(times: Iterable[float], until: float, rounds: int) -> list[Point]
     width = max(until / BINS, 0.5)
     count = max(1, round(until / width))
     width = until / count
-    bins = [0] * (count + 1)
+    bins = [0] * count
     for at in times:
-        if 0 <= at < until:
-            bins[int(at / width)] += 1
-    return [(n * width, found / width / rounds) for n, found in enumerate(bins[:count])]
+        if 0 <= at <= until:  # the last answer of a run ends with it
+            bins[min(count - 1, int(at / width))] += 1
+    return [(n * width, found / width / rounds) for n, found in enumerate(bins)]
 
 
 def fates(group: Group) -> list[tuple[str, int]]:
