@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headgate.pool.launchers import Address
+from headgate.workbench.bench import load as load_module
 from headgate.workbench.bench.callers import Caller
 from headgate.workbench.bench.load import Load
 from headgate.workbench.bench.raw import End, Outcome, Plan, Record, Target
@@ -189,6 +190,21 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_no_error() -> None:
     records, _, server = load(Plan(users=1, requests=2), closes_every_second)
     assert [record.outcome for record in records] == [Outcome.OK] * 2
     assert len(server.seen) == 3
+
+
+def test_a_kept_connection_that_is_closed_later_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the server had had a request, it was sent again when the connection broke, and was no error."""
+    monkeypatch.setattr(load_module, "_STALE_S", 0.0)
+
+    def closes_every_second(_: Server) -> Handle:
+        async def handle(number: int, body: dict[str, Any]) -> bytes:
+            return b"" if number == 1 else OK
+
+        return handle
+
+    records, _, server = load(Plan(users=1, requests=2), closes_every_second)
+    assert [record.outcome for record in records] == [Outcome.OK, Outcome.ERROR]
+    assert (records[1].reason, len(server.seen)) == ("closed_unanswered", 2)
 
 
 def test_a_new_connection_that_is_closed_is_one() -> None:

@@ -32,6 +32,9 @@ from headgate.workbench.bench.workload import Ask, workload
 _IDLE_S = 2.0
 """A connection idle for longer is not used again: servers close theirs after as little as 5 s."""
 
+_STALE_S = 1.0
+"""A kept connection that had been closed before is found out by then; one that is closed later had the request."""
+
 _TOLD_NOTHING_S = 1.0
 """How long one waits who obeys a refusal that names no time."""
 
@@ -280,6 +283,7 @@ class Load:
             answer = Answer(stream=self.plan.stream, keep=one.ask.keep, ended=partial(_set, done))
             exchange: Exchange | None = self._upstream.idle()
             kept = exchange is not None
+            sent = monotonic()
             try:
                 async with asyncio.timeout_at(deadline):
                     if exchange is None:
@@ -295,8 +299,9 @@ class Load:
                     exchange.abort()  # cancelled: the run is over
             if answer.seen.reason == "client_timeout" and exchange is not None:
                 exchange.abort()
-            if not (kept and answer.seen.broken_unanswered):
-                return answer.seen
+            seen = answer.seen
+            if not (kept and seen.broken_unanswered and seen.ended_at - sent < _STALE_S):
+                return seen
 
     def _keep(self, one: _One, seen: Seen) -> None:
         now = seen.ended_at or monotonic()
