@@ -1,0 +1,14 @@
+"""The figures of the overhead benchmark."""
+
+from __future__ import annotations
+
+from loadtest.overhead.client import spread_ms
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    """Of five the second was the median: ranks were rounded, and halves to even."""
+    assert spread_ms([n * 10**6 for n in range(1, 6)]) == {"p50": 3.0, "p90": 5.0, "p99": 5.0, "max": 5.0}
+    hundred = spread_ms([n * 10**6 for n in range(100, 0, -1)])
+    assert hundred == {"p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100.0}
+    assert spread_ms([7 * 10**6]) == {"p50": 7.0, "p90": 7.0, "p99": 7.0, "max": 7.0}
+    assert spread_ms([]) is None
