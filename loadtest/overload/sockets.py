@@ -153,7 +153,16 @@ class Runs:
             yield Standing(word, url, engine, gateway)
 
     def _measure(self, standing: Sequence[Standing], round_: int, rate: float) -> list[str]:
-        clients = [self._client(one, round_, rate) for one in standing]
+        with ExitStack() as stack:  # a client has a session of its own: Ctrl-C doesn't reach it
+            clients = []
+            for one in standing:
+                clients.append(self._client(one, round_, rate))
+                stack.callback(clients[-1][0].stop)
+            return self._measured(standing, clients, f"round {round_}, {rate:g}/s")
+
+    def _measured(
+        self, standing: Sequence[Standing], clients: Sequence[tuple[Process, client.Task]], load: str
+    ) -> list[str]:
         cpu = [_cpu(one) for one in standing]
         machine, began = machine_busy_ns(), time.monotonic()
         looked = began
@@ -167,7 +176,7 @@ class Runs:
         busy = (machine_busy_ns() - machine) / wall_ns
         failures = []
         for one, before, (process, task) in zip(standing, cpu, clients, strict=True):
-            name = f"round {round_}, {rate:g}/s, {one.word}"
+            name = f"{load}, {one.word}"
             if process.exit_status:
                 said = last_words(self._folder / "client.log")
                 failures.append(f"{name}: the client ended with status {process.exit_status}: {said}")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from headgate.workbench.bench import raw
 from headgate.workbench.bench.slo import Good
-from loadtest.overload import table
+from loadtest.overhead.processes import Process
+from loadtest.overload import sockets, table
+from loadtest.overload.engines import Engine
 from loadtest.overload.places import BadPlace, Site, launch
 
 
@@ -47,6 +51,20 @@ def test_peers_are_capped_as_the_word_says(site: Site) -> None:
 def test_a_word_that_says_nothing_is_refused_by_name(site: Site, word: str) -> None:
     with pytest.raises(BadPlace, match=word.split("=")[0]):
         launch(word, site)
+
+
+def test_no_client_goes_on_when_a_run_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At Ctrl-C, or where a gateway didn't say its slots, clients sent on for as long as the load was to last."""
+    monkeypatch.setattr(sockets, "LOOK_S", 0.0)
+    with ExitStack() as stack:
+        run = sockets.Runs(sockets.parse(["--rates", "1"]), tmp_path, tmp_path, datetime.now(UTC), stack)
+        process = Process(("sleep", "600"))
+        stack.callback(process.stop)
+        monkeypatch.setattr(run, "_client", lambda *_: (process, None))
+        standing = sockets.Standing("auto", "http://127.0.0.1:9", Engine(process, 9, "m"), None)
+        with pytest.raises(OSError, match="refused"):
+            run._measure([standing], 1, 1.0)
+        assert process.exit_status is not None
 
 
 def test_a_run_on_sockets_keeps_raw_files_and_makes_its_table_from_them(tmp_path: Path) -> None:
