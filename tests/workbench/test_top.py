@@ -59,6 +59,14 @@ def test_a_gateway_that_is_not_there_is_told_in_plain_words(tmp_path: Path) -> N
     assert json.loads(top(tmp_path, "127.0.0.1:9", as_json=True).out)["problem"] == "nothing listens there"
 
 
+def test_what_is_no_address_is_told_as_such() -> None:
+    """Half an IPv6 address was a traceback."""
+    for url in ("http://[::1", "ftp://x"):
+        with pytest.raises(NotReached, match="that is no address") as told:
+            look(url)
+        assert told.value.lasting
+
+
 def look(url: str, key: str | None = None) -> Picture:
     with closing(Source(url, key)) as source:
         return source.look()

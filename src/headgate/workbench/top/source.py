@@ -46,7 +46,10 @@ class Source:
     def __init__(self, url: str, key: str | None) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1").rstrip("/")
         self._has_key = key is not None
-        near = urlsplit(self.url).hostname in ("127.0.0.1", "::1", "localhost")
+        try:
+            near = urlsplit(self.url).hostname in ("127.0.0.1", "::1", "localhost")
+        except ValueError:
+            near = True  # it is no address: ``look`` says so
         self._client = httpx.Client(
             headers={"authorization": f"Bearer {key}"} if key else {}, timeout=_TIMEOUT_S, trust_env=not near
         )
