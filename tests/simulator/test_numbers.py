@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
@@ -22,12 +23,24 @@ def test_constants_come_from_toml_and_json(tmp_path: Path) -> None:
     assert load(toml) == load(json) == (Constants(base_s=0.5), {"max_num_seqs": 7})
 
 
-@pytest.mark.parametrize("content", ["base_s = -1", "speed_of_light = 3", "base_s = 'fast'", "[["])
+@pytest.mark.parametrize(
+    "content", ["base_s = -1", "base_s = nan", "load_s = inf", "speed_of_light = 3", "base_s = 'fast'", "[["]
+)
 def test_a_wrong_file_of_constants_is_refused_with_its_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"wrong\.toml"):
         load(path)
+
+
+def test_numbers_that_are_none_are_refused_by_name() -> None:
+    """From the command line a negative or endless duration was taken, and from a file half a sequence."""
+    with pytest.raises(ValueError, match="base_s must be a number of at least 0, not -1"):
+        Constants(base_s=-1.0)
+    with pytest.raises(ValueError, match="must be a number of at least 0, not nan"):
+        Constants(base_s=1.0).sped_up(nan)
+    with pytest.raises(ValueError, match=r"max_num_seqs must be a whole number of at least 1, not 2\.5"):
+        Limits(max_num_seqs=2.5)  # type: ignore[arg-type]  # as a file may have it
 
 
 def test_limits_that_hold_no_whole_sequence_are_refused() -> None:

@@ -8,6 +8,7 @@ in ``scheduler``.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +36,12 @@ class Constants:
     sleep_2_s: float = 0.05
     wake_1_s: float = 0.15
     wake_2_s: float = 0.6
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0 <= value < inf:
+                raise ValueError(f"{field.name} must be a number of at least 0, not {value}")
 
     def step_s(self, running: int, prefill_tokens: int, context_tokens: int = 0) -> float:
         """Seconds that one step takes with so many sequences in it, prompt tokens computed and tokens attended to."""
@@ -70,8 +77,9 @@ class Limits:
             "num_gpu_blocks",
             "block_size",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value}")
         if self.num_gpu_blocks * self.block_size < self.max_model_len:
             # vLLM refuses to start too: one sequence of full length could never end.
             raise ValueError(
@@ -98,7 +106,7 @@ def load(path: Path) -> tuple[Constants, dict[str, Any]]:
     if unknown := sorted(set(values) - times - sizes):
         raise ValueError(f"{path}: unknown constant {unknown[0]!r}")
     for name, value in values.items():
-        if not isinstance(value, int | float) or value < 0:
+        if not isinstance(value, int | float) or not 0 <= value < inf:
             raise ValueError(f"{path}: {name} must be a number of at least 0, not {value!r}")
     durations = {k: float(v) for k, v in values.items() if k in times}
     return replace(Constants(), **durations), {k: v for k, v in values.items() if k in sizes}
