@@ -86,6 +86,15 @@ def test_a_real_engines_measurements_make_a_file_that_plays_them_again(tmp_path:
         assert abs(off["gap_p50"]) < 0.2, (path.name, off)
 
 
+def test_constants_that_cannot_be_written_are_shown(tmp_path: Path) -> None:
+    """It ended with a traceback, and what had been found was shown nowhere."""
+    ended = CliRunner().invoke(fit, [str(MEASURED), "--out", str(tmp_path / "none" / "c.toml")])
+    assert ended.exit_code == 2
+    assert isinstance(ended.exception, SystemExit)
+    assert "base_s" in ended.output
+    assert "can't be written: No such file or directory" in ended.output
+
+
 def test_of_several_runs_of_a_load_the_quickest_counts() -> None:
     run = raw.read(FILES[0])
     slower = raw.Run(

@@ -59,8 +59,12 @@ def fit(files: tuple[Path, ...], out: Path, **sizes: Any) -> None:
     except (BadFile, Unfit, ValueError) as error:
         click.echo(f"headgate simulate --fit: {error}", err=True)
         raise SystemExit(2) from None
-    out.write_text(written(found, limits, samples))
     click.echo(said(found, samples))
+    try:
+        out.write_text(written(found, limits, samples), "utf-8")
+    except OSError as error:
+        click.echo(f"headgate simulate --fit: {out} can't be written: {error.strerror}", err=True)
+        raise SystemExit(2) from None
     click.echo(f"\nheadgate simulate --constants {out}")
 
 
