@@ -19,7 +19,7 @@ from headgate.workbench.conformance.promises import BRISK, Promises, of_status
 from headgate.workbench.conformance.report import Report, as_json, in_short
 from headgate.workbench.conformance.site import told_of_longer_wait
 from headgate.workbench.conformance.verdict import Result, Verdict
-from tests.workbench.running import Ran, environment
+from tests.workbench.running import Ran, environment, gateway
 
 ROOT = Path(__file__).parents[2]
 FLAWED = f"{sys.executable} -m tests.workbench.flawed_gateway {{port}} {{engine_port}}"
@@ -149,6 +149,15 @@ def test_requests_go_where_the_gateway_is() -> None:
     assert raw.startswith(b"POST /team/v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n")
     assert b"authorization: Bearer secret" in raw
     assert raw.endswith(b'\r\n\r\n{"model": "m"}')
+    assert b"\r\nhost: [::1]:8080\r\n" in request(Address("::1", 8080), {}, None)
+
+
+def test_a_url_as_sdks_are_given_it_is_asked_for_its_promises(tmp_path: Path) -> None:
+    """With /v1 behind it no /status was found, so nothing was promised, and next to nothing tried: status 0."""
+    with gateway(tmp_path, "--max-active", "1", "--queue-max", "2", "--engine-args", "--load-s 0") as url:
+        ran = conformance(f"{url}/v1/", "--only", "refusal-status", "--json")
+    assert "It is held to: 1 slots, a line of 2," in ran.err
+    assert verdicts(ran)["refusal-status"]["verdict"] == "pass"
 
 
 def test_promises_are_read_from_headgates_status_and_a_person_may_say_otherwise() -> None:
@@ -192,6 +201,8 @@ def test_report_counts_and_is_json() -> None:
         ((), "give one of"),
         (("http://127.0.0.1:1", "--start", "headgate"), "give one of"),
         (("https://gateway.example",), "begins with http://"),
+        (("http://[::1",), "cannot be read"),
+        (("http://127.0.0.1:99999",), "cannot be read"),
         (("--start", "headgate", "--engine-port", "8000"), "go with a URL"),
         (("--start", "headgate", "--only", "slots"), "no case 'slots'"),
         (("--start", "nginx"), "Invalid value"),

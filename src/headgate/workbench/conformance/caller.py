@@ -246,7 +246,7 @@ def request(address: Address, body: dict[str, Any], key: str | None, path: str =
     raw = json.dumps(body).encode()
     lines = [
         f"POST {address.prefix}{path} HTTP/1.1",
-        f"host: {address.host}:{address.port}",
+        f"host: {f'[{address.host}]' if ':' in address.host else address.host}:{address.port}",
         "content-type: application/json",
         f"content-length: {len(raw)}",
         *([f"authorization: Bearer {key}"] if key else []),

@@ -55,6 +55,7 @@ def conformance(url: str | None, as_json: bool, listing: bool, **given: Any) -> 
     that is started here with a scripted engine behind it (--start), or one that runs at URL. Exit status: 0 all that
     applies is kept, 1 something isn't, 2 bad arguments, 3 it could not be tried.
     """
+    from headgate.workbench.bench.target import Unreachable, address_of
     from headgate.workbench.conformance import claims, run
     from headgate.workbench.conformance.peers import PEERS, by_command
     from headgate.workbench.conformance.promises import Promises
@@ -76,6 +77,11 @@ def conformance(url: str | None, as_json: bool, listing: bool, **given: Any) -> 
         raise click.UsageError("give --engine-port or --engine-metrics, not both")
     if url is not None and not url.startswith("http://"):
         raise click.UsageError("URL begins with http://: clients that leave in every way speak no TLS")
+    if url is not None:
+        try:
+            url = address_of(url).url
+        except Unreachable as error:
+            raise click.UsageError(str(error)) from None
     promises = Promises(**{name: given[name] for name in Promises.__struct_fields__ if name in given})
     how = PEERS[start] if start else partial(by_command, command) if command else None
     trial = run.Trial(
@@ -84,7 +90,7 @@ def conformance(url: str | None, as_json: bool, listing: bool, **given: Any) -> 
         name=start or url or command.split()[0].rsplit("/", 1)[-1],
         again=redacted(_without_only(sys.argv[1:])),
         how=how,
-        url=url.rstrip("/") if url else None,
+        url=url,
         environments=tuple(Path(name) for name in given["environments"] or (".venv-peers", ".venv-litellm")),
         **{
             name: given[name]

@@ -55,6 +55,7 @@ class Trial:
     again: str
     how: Callable[[Stand], Launch] | None = None
     url: str | None = None
+    """With no slash at its end and no /v1."""
     environments: tuple[Path, ...] = ()
     engine_port: int | None = None
     engine_metrics: str | None = None
@@ -186,7 +187,7 @@ class _Round:
         trial = self._trial
         assert trial.url is not None
         parts = urlsplit(trial.url)
-        address = Address(parts.hostname or "127.0.0.1", parts.port or 80, parts.path.rstrip("/").removesuffix("/v1"))
+        address = Address(parts.hostname or "127.0.0.1", parts.port or 80, parts.path)
         if isinstance(self._engine, Scripted):
             self._console.print(
                 f"The scripted engine listens on {self._engine.url}/v1 as {MODEL}: point {trial.url} at it.",
@@ -272,10 +273,9 @@ async def _says(trial: Trial) -> tuple[Promises, str]:
 
 async def _first_model(trial: Trial) -> str:
     headers = {"authorization": f"Bearer {trial.key}"} if trial.key else {}
-    base = str(trial.url).rstrip("/").removesuffix("/v1")
     async with httpx.AsyncClient(trust_env=False, timeout=10.0, headers=headers) as http:
         try:
-            listed = (await http.get(f"{base}/v1/models")).raise_for_status().json()["data"]
+            listed = (await http.get(f"{trial.url}/v1/models")).raise_for_status().json()["data"]
             return str(listed[0]["id"])
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-            raise NotStarted(f"{base}/v1/models names no model ({error}): give --model") from None
+            raise NotStarted(f"{trial.url}/v1/models names no model ({error}): give --model") from None
