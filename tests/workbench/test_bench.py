@@ -247,6 +247,9 @@ def tokens_made(url: str) -> float:
         (["--users", "0"], "0 is not in the range"),
         (["--trace", "none.jsonl"], "none.jsonl: No such file"),
         (["--slo", "none.toml"], "none.toml: No such file"),
+        (["--trace", "not-text"], "not-text, line 1: 'utf-8'"),
+        (["--callers", "not-text"], "not-text: 'utf-8'"),
+        (["--slo", "not-text"], "not-text: 'utf-8'"),
         (["--caller", "a", "--caller", "a"], "twice"),
         (["--header", "nonsense"], "NAME: VALUE"),
         (["--extra", "[1]"], "--extra takes a JSON object"),
@@ -257,10 +260,11 @@ def test_bad_arguments_are_one_line_and_2(
     arguments: list[str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("not-text").write_bytes(b'{"prompt": "\xff"}')
     done = CliRunner().invoke(main, ["bench", "http://127.0.0.1:9", *arguments])
     assert done.exit_code == 2
     assert why in done.output
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["not-text"]
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,13 @@ def test_each_caller_sends_its_own_key_and_headers() -> None:
     assert sum("x-headgate-priority: low 100%\r\n" in head for head in server.headers) == 1
 
 
+def test_a_header_of_ones_own_takes_the_place_of_the_usual_one() -> None:
+    """There were two, and a second Host is a bad request to most servers."""
+    _, _, server = load(Plan(users=1, requests=1), at_once, [Caller(headers={"Host": "api.example"})])
+    (head,) = server.headers
+    assert [line for line in head.lower().split("\r\n") if line.startswith("host:")] == ["host: api.example"]
+
+
 def test_what_is_asked_is_what_the_plan_says() -> None:
     _, _, server = load(Plan(users=1, requests=1, output_tokens=33), at_once)
     (body,) = server.seen

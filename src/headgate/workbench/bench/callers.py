@@ -103,7 +103,7 @@ def read(path: Path) -> list[Caller]:
     """
     try:
         rows = msgspec.toml.decode(path.read_bytes(), type=_File).caller
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise BadCaller(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return [row.caller() for row in rows]
 

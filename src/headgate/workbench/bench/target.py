@@ -50,13 +50,13 @@ class Aim:
         """A request's head up to its length; ``%d`` stands for that."""
         address = self.address
         host = f"[{address.host}]" if ":" in address.host else address.host
-        lines = [
-            f"POST {self.target.path} HTTP/1.1",
-            f"host: {host}:{address.port}",
-            f"user-agent: headgate-bench/{__version__}",
-            "content-type: application/json",
-            *(f"{name}: {value}" for name, value in headers(caller).items()),
-        ]
+        said = {
+            "host": f"{host}:{address.port}",
+            "user-agent": f"headgate-bench/{__version__}",
+            "content-type": "application/json",
+            **headers(caller),
+        }
+        lines = [f"POST {self.target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items())]
         return "\r\n".join(lines).replace("%", "%%").encode() + b"\r\ncontent-length: %d\r\n\r\n"
 
     def body(self, plan: Plan, ask: Ask) -> bytes:

@@ -52,7 +52,7 @@ def read(path: Path) -> list[Entry]:
 def _read(path: Path, number: int, line: bytes) -> Entry:
     try:
         entry = _entry.decode(line)
-    except msgspec.MsgspecError as error:
+    except (UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise BadTrace(f"{path}, line {number}: {error}") from None
     if not isfinite(entry.arrival_s) or entry.arrival_s < 0:
         raise BadTrace(f"{path}, line {number}: arrival_s must be a number of at least 0")
