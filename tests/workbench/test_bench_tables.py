@@ -46,3 +46,10 @@ def test_whose_count_the_tokens_are_is_said(records: dict[str, Any], plan: dict[
     shown = printed(run([ok(n, asked_tokens=20, **records) for n in range(2)], Plan(rate="10", **plan)))
     assert said in shown
     assert ("shorter than asked" in shown) == ("shorter" in said)
+
+
+def test_a_load_that_its_number_of_requests_ended_says_so() -> None:
+    """A ramp that stopped half-way up was shown as the whole of it."""
+    plan = Plan(rate="ramp:1-99", duration_s=60.0, requests=2)
+    assert "ended by --requests 2 after 10 s of 1 min" in " ".join(printed(run([ok(0), ok(1)], plan)).split())
+    assert "--requests" not in printed(run([ok(0)], plan))

@@ -37,7 +37,7 @@ def _parts(run: Run, summary: Summary, kept_in: str) -> Iterator[Table | Text]:
     yield _row("target", Text(f"{header.target.url}{header.target.path}, {header.target.model}{server}"))
     for note in header.target.notes:
         yield _row("", Text(note, "yellow"))
-    yield _row("load", Text(f"{summary.load}; {what(header)}; seed {header.plan.seed}"))
+    yield _row("load", Text(f"{summary.load}; {what(header)}; seed {header.plan.seed}{_cut(run)}"))
     counts = f"{summary.requests:,} requests: {summary.answered:,} answered, {summary.refused:,} refused, "
     yield _row("ended", Text(counts + f"{summary.errors:,} errors"))
     for reason, count in summary.by_reason.items():
@@ -60,6 +60,14 @@ def _parts(run: Run, summary: Summary, kept_in: str) -> Iterator[Table | Text]:
         yield _row("warning", Text(warning, "bold yellow"))
     yield Text()
     yield _objectives(summary.objectives)
+
+
+def _cut(run: Run) -> str:
+    """Where the number of requests ended an open load before its time: the rest of its shape never came."""
+    plan = run.header.plan
+    if plan.rate is None or len(run.records) < plan.requests:
+        return ""
+    return f"; ended by --requests {plan.requests:,} after {span(run.end.offered_s)} of {span(plan.duration_s)}"
 
 
 def words_of(judged: Judged) -> str:
