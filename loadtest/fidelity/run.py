@@ -50,6 +50,8 @@ def main() -> None:
     constants = chosen.constants or folder / "constants.toml"
     limits = shlex.split(chosen.limits) or engine.LIMIT_FLAGS
     given = sorted(real.glob("fit-*.jsonl"))
+    if not given:
+        parser.error(f"nothing was measured in {real} yet: give --vllm or --url")
     subprocess.run(
         [sys.executable, "-m", "headgate", "simulate", "--fit", *given, *limits, "--out", constants], check=True
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -33,3 +35,11 @@ def test_the_quickest_round_is_beside_the_simulated_one_with_the_same_arrivals(t
     load, slowest, throughput = [cell.strip() for cell in row.strip("|").split("|")][:3]
     assert (load, slowest) == ("1 at once", "-50%")
     assert throughput.endswith("**+25%**")
+
+
+def test_with_nothing_measured_it_says_what_to_give(tmp_path: Path) -> None:
+    """It was a traceback about a command that nobody had typed."""
+    argv = [sys.executable, "-m", "loadtest.fidelity", "--folder", str(tmp_path)]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.endswith(f"nothing was measured in {tmp_path / 'real'} yet: give --vllm or --url\n")
