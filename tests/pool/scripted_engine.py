@@ -2,7 +2,8 @@
 
 A plan may hold ``ignores_sigterm``, ``helpers`` (processes that try to outlive it, by kind), ``family`` (a named pipe
 that is told all process ids), ``prints`` (lines), ``exits`` (a status, instead of listening), ``models`` (names),
-``metrics`` (a file that is its page) and ``health`` (a file with a status). ``GET /exit/N`` ends it with that status.
+``nameless`` (cards that it lists before those), ``metrics`` (a file that is its page) and ``health`` (a file with a
+status). ``GET /exit/N`` ends it with that status.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/v1/models":
             cards = [{"id": name, "max_model_len": 2048} for name in self.plan.get("models", ["toy"])]
-            self._answer(200, json.dumps({"data": cards}))
+            self._answer(200, json.dumps({"data": [*self.plan.get("nameless", []), *cards]}))
         elif self.path == "/metrics" and "metrics" in self.plan:
             with open(self.plan["metrics"]) as file:
                 self._answer(200, file.read())

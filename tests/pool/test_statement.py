@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -48,6 +49,13 @@ def test_the_few_series_are_read_from_a_real_page() -> None:
 def test_what_is_not_there_is_not_known() -> None:
     assert read_metrics("") == Metrics()
     assert read_metrics('vllm:num_requests_running NaN\nvllm:cache_config_info{num_gpu_blocks="None"} 1\n') == Metrics()
+
+
+@pytest.mark.parametrize("labels", ['max_num_seqs="1e300"', 'num_gpu_blocks="1e200",block_size="1e200"'])
+def test_a_number_that_nobody_can_mean_is_not_known(labels: str) -> None:
+    """Infinity was no whole number, so the engine could not be watched; and the gateway died of 1e300 slots."""
+    assert read_metrics(f"vllm:cache_config_info{{{labels}}} 1\n" * 2) == Metrics()
+    assert slots(None, Statement(max_num_seqs=10**12)) == 10**6
 
 
 def test_blocks_make_tokens_where_the_engine_does_not_say_the_product() -> None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from headgate.engines import Engines
 from headgate.pool.backoff import Backoff
 from headgate.pool.history import History
 from headgate.pool.launchers import LOOPBACK, Address, Launch, LoadProgress, free_port
 from headgate.pool.launchers.remote import RemoteLauncher
 from headgate.pool.lifecycle import State
+from headgate.pool.pool import Pool
 from headgate.pool.process import EngineProcess
 from tests.pool.engines import DEADLINE_S, Family, Scripted, Watched, alive, children, command
 
@@ -40,6 +42,22 @@ def test_an_engine_is_ready_once_it_lists_a_model_and_stops_with_nothing_left(tm
         assert engine.states == [State.STARTING, State.READY, State.STOPPING, State.STOPPED]
         assert engine.supervisor.slots == 0
         assert engine.supervisor.model_names == ("toy",), "what it serves is known while it is down"
+
+    asyncio.run(scenario())
+
+
+def test_a_model_with_no_name_is_none() -> None:
+    """The gate was not told of an engine that listed one, though the gateway said that it was ready."""
+
+    async def scenario() -> None:
+        plan: dict[str, object] = {"nameless": [{"object": "model"}, {"id": None}]}
+        engine = Watched(Scripted(plan))
+        told: list[int] = []
+        engines = Engines(Pool([engine.supervisor]), on_capacity=lambda _, slots: told.append(slots))
+        engine.supervisor.start()
+        await engine.until_state(State.READY)
+        assert (engine.supervisor.model_names, engines.default_model, told[-1]) == (("toy",), "toy", 4)
+        await engine.supervisor.stop()
 
     asyncio.run(scenario())
 

@@ -40,7 +40,7 @@ class Probe:
         self._api_key = api_key
 
     async def models(self) -> tuple[dict[str, object], ...]:
-        """The cards of ``/v1/models``; an engine is ready when there is one.
+        """The cards of ``/v1/models``, those with a name; an engine is ready when there is one.
 
         Raises:
             Unreachable, Slow: there is no such answer.
@@ -52,7 +52,7 @@ class Probe:
             found = msgspec.json.decode(answer.body, type=_Models)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Unreachable("GET /v1/models is not answered with a list of models") from None
-        return tuple(found.data)
+        return tuple(card for card in found.data if isinstance(card.get("id"), str))
 
     async def is_well(self) -> bool:
         """Whether ``/health`` finds no fault; an engine with no such page has none to find.

@@ -32,6 +32,10 @@ VLLM_MAX_NUM_SEQS = 256
 """vLLM's own default, but for the largest GPUs, where it is higher: fewer is the safe side."""
 
 SLOTS_UNKNOWN = 8
+MOST_SLOTS = 1_000_000
+"""As many as MAX_ACTIVE may be: the line's forecast has a place for each."""
+MOST = 1e12
+"""No engine counts so far: a greater number is garbage, and with infinity nothing can be counted."""
 
 _WANTED = "|".join(
     (
@@ -141,7 +145,7 @@ def slots(max_num_seqs: int | None, statement: Statement) -> int:
     """
     scheduled = statement.max_num_seqs if max_num_seqs is None else max_num_seqs
     if scheduled is not None:
-        return max(1, scheduled)
+        return min(max(1, scheduled), MOST_SLOTS)
     return SLOTS_UNKNOWN if statement.kv_tokens is None else VLLM_MAX_NUM_SEQS
 
 
@@ -158,9 +162,9 @@ def _known(number: float | None) -> list[float]:
 
 
 def _number(text: str | None) -> float | None:
-    """A finite number, or None: a label may read ``None``, a series ``NaN``."""
+    """A number that can be meant, or None: a label may read ``None``, a series ``NaN``."""
     try:
         number = float(text) if text is not None else math.nan
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= MOST else None
