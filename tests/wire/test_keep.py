@@ -136,6 +136,20 @@ def test_what_is_not_what_would_be_started_is_stopped_and_that_is_said(
         assert said in gate.log()
 
 
+def test_an_engine_that_cannot_be_written_down_runs_and_ends_with_its_gateway(tmp_path: Path) -> None:
+    """A full disk, say: it was killed at each start, and after five given up on."""
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    with keeping(in_the_way / "cache", args="--load-s 0") as gate:
+        pid = engine(gate)
+        assert "can't be kept" in gate.log()
+        assert gate.ask(chat(5)).status == 200
+        gate.terminate()
+        assert gate.exit_status() == 0
+        assert gone([pid])
+        assert "has stopped: exit status 0" in gate.log()
+
+
 def test_a_record_is_believed_only_of_the_very_processes_that_it_names(cache: Path) -> None:
     with keeping(cache, args="--load-s 0") as gate:
         pid = engine(gate)

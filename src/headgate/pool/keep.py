@@ -79,7 +79,7 @@ class Keep:
     """
 
     def __init__(self, folder: Path, name: str, *, wanted: bool) -> None:
-        self.wanted = wanted
+        self._wanted = wanted
         self._record = folder / f"{name}.json"
         self._socket = folder / f"{name}.sock"
 
@@ -87,9 +87,8 @@ class Keep:
         """What the guard's environment needs for this launch."""
 
         def env(mark: str) -> Mapping[str, str]:
-            if not self.wanted or sys.platform != "linux":
+            if not self._wanted or sys.platform != "linux":
                 return {}
-            self._record.parent.mkdir(parents=True, exist_ok=True)
             told = _Told(launch.address.port, fingerprint(launch), mark, list(launch.model_names), launch.api_key)
             plan = {"record": str(self._record), "socket": str(self._socket), "told": msgspec.to_builtins(told)}
             return {KEEP: json.dumps(plan)}
@@ -105,8 +104,8 @@ class Keep:
         process = await self._take_over(record, on_line)
         if process is None:
             return None
-        if not self.wanted or told.fingerprint != fingerprint(launch):
-            why = "ENGINE_KEEP is off now" if not self.wanted else "it was started with other arguments"
+        if not self._wanted or told.fingerprint != fingerprint(launch):
+            why = "ENGINE_KEEP is off now" if not self._wanted else "it was started with other arguments"
             log.warning("the engine that was left running (process %d) is stopped: %s", record.engine[0], why)
             how = await process.terminate(launch.stop_grace_s)
             log.info("it has stopped: %s", how)
@@ -150,7 +149,8 @@ class Keep:
             return None
         finally:
             os.close(folder)
-        return EngineProcess(_Rejoined(reader, writer, record.guard[0]), record.told.mark, on_line, record.told.api_key)
+        guard, told = _Rejoined(reader, writer, record.guard[0]), record.told
+        return EngineProcess(guard, told.mark, on_line, told.api_key, is_kept=True)
 
 
 def fingerprint(launch: Launch) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ from headgate.pool.remains import MARK, kill_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+log = logging.getLogger(__name__)
 
 GUARD = Path(__file__).parent / "launchers" / "guard.py"
 GUARD_KILL_S = 10.0
@@ -64,6 +67,7 @@ class Exit:
 
 class _Report(msgspec.Struct):
     pid: int | None = None
+    unkept: str | None = None
     status: int | None = None
     killed: int = 0
 
@@ -82,9 +86,23 @@ class Guard(Protocol):
 
 
 class EngineProcess:
-    """A running engine. Make one with ``start``, or with ``pool.keep`` of one that runs already."""
+    """A running engine. Make one with ``start``, or with ``pool.keep`` of one that runs already.
 
-    def __init__(self, guard: Guard, mark: str, on_line: Callable[[str], None], secret: str | None = None) -> None:
+    Attributes:
+        pid: of its main process; None before the guard has told it.
+        is_kept: whether the guard keeps it when this process ends.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        mark: str,
+        on_line: Callable[[str], None],
+        secret: str | None = None,
+        *,
+        is_kept: bool,
+    ) -> None:
+        self.is_kept = is_kept
         self._guard = guard
         self._mark = mark
         self._on_line = on_line
@@ -111,15 +129,16 @@ class EngineProcess:
             OSError: the guard cannot be started. A command that cannot be is an exit with status 127.
         """
         mark = uuid.uuid4().hex
+        plan = keep(mark)
         guard = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(GUARD), "--", *argv),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**_inherited(), **env, **keep(mark), MARK: mark},
+            env={**_inherited(), **env, **plan, MARK: mark},
             start_new_session=True,  # a terminal's Ctrl-C is for the gateway
         )
-        return cls(guard, mark, on_line, secret)
+        return cls(guard, mark, on_line, secret, is_kept=bool(plan))
 
     @property
     def lines(self) -> list[str]:
@@ -179,6 +198,9 @@ class EngineProcess:
                 last = msgspec.json.decode(line, type=_Report)
             if last.pid is not None:
                 self.pid = last.pid
+            if last.unkept is not None:
+                self.is_kept = False
+                log.warning("process %s can't be kept, and will end with this gateway: %s", self.pid, last.unkept)
         # The end of the guard's reports means that it is dead.
         killed = 0 if last.status is not None else await kill_remains(self.pid, self._mark)
         # Nobody is left to write, so the end of the output is near; the last words matter most. Where a child could

@@ -458,7 +458,7 @@ class Supervisor:
             self._log.error("engine %s is restarted: %s", self.name, self.failure)
             self._move(Event.STALLED)
         self._move(Event.STOP)
-        if process is not None and ending is _Ending.ASKED and self._keep is not None and self._keep.wanted:
+        if process is not None and ending is _Ending.ASKED and process.is_kept:
             process.release()
             self._log.info("engine %s is left running: process %s", self.name, process.pid)
             self._process = None

@@ -16,8 +16,8 @@ its place: the same commands and reports, and what the engine prints as ``{"outp
 
 Standard library only, and started by its path with ``-I -S``: it runs before anything is imported, and stays
 small. Commands on standard input, a line each: ``term`` (SIGTERM to the main process), ``kill`` (all, now).
-Reports on standard output, a line of JSON each: ``{"pid": …}``, then ``{"status": …, "killed": …}``. What the
-engine prints goes to the guard's standard error. On systems that are not Linux there are no subreapers: there
+Reports on standard output, a line of JSON each: ``{"pid": …}``, with ``"unkept": …`` where it should be kept and why it
+can't be, then ``{"status": …, "killed": …}``. What the engine prints goes to the guard's standard error. On systems that are not Linux there are no subreapers: there
 only the engine's own process group is killed, and a child that left the group is missed.
 """
 
@@ -62,10 +62,11 @@ def main(argv: list[str]) -> int:
     keeper = _Keeper(json.loads(plan)) if plan else None
     pid = _start(argv, 2 if keeper is None else keeper.output_writer)
     report = _report
+    unkept = None
     if keeper is not None:
-        keeper.begin(pid)
+        unkept = keeper.begin(pid)
         report = keeper.report
-    report(f'{{"pid": {pid}}}')
+    report(json.dumps({"pid": pid, "unkept": unkept}))
     status = _watch(pid, wake_reader) if keeper is None else keeper.watch(wake_reader)
     if not is_subreaper:
         _kill_group(pid)
@@ -81,16 +82,35 @@ class _Keeper:
 
     def __init__(self, plan: dict[str, object]) -> None:
         self._folder, self._record = os.path.split(str(plan["record"]))
+        self._draft = f"{self._record}.{os.getpid()}"
         self._socket = os.path.basename(str(plan["socket"]))
         self._told = plan["told"]
         self._output, self.output_writer = os.pipe()
         self._by_pipes = True
+        self._listener = socket.socket(socket.AF_UNIX)
         self._gateway: socket.socket | None = None
         self._buffered = b""
         self._pid = 0
+        self._is_kept = False
+
+    def begin(self, pid: int) -> str | None:
+        """The engine runs: write down who it is. Why that can't be done: it ends with its gateway then, as others do."""
+        os.close(self.output_writer)
+        os.set_blocking(self._output, False)
+        self._pid = pid
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            self._bind()
+            self._write_down()
+        except OSError as error:  # a full disk, say
+            self.end()
+            return str(error)
+        self._is_kept = True
+        return None
+
+    def _bind(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._folder, self._socket))
-        self._listener = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         folder = os.open(self._folder, os.O_PATH)
         try:
@@ -99,24 +119,19 @@ class _Keeper:
             os.close(folder)
             os.umask(before)
 
-    def begin(self, pid: int) -> None:
-        """The engine runs: write down who it is."""
-        os.close(self.output_writer)
-        os.set_blocking(self._output, False)
-        self._pid = pid
+    def _write_down(self) -> None:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot_id = file.read().strip()
-        who = {"boot_id": boot_id, "guard": [os.getpid(), started(os.getpid())], "engine": [pid, started(pid)]}
-        path = os.path.join(self._folder, self._record)
-        draft = f"{path}.{os.getpid()}"
+        guard, engine = ([pid, started(pid)] for pid in (os.getpid(), self._pid))
+        draft = os.path.join(self._folder, self._draft)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"told": self._told, **who}, file)
-        os.replace(draft, path)
+            json.dump({"told": self._told, "boot_id": boot_id, "guard": guard, "engine": engine}, file)
+        os.replace(draft, os.path.join(self._folder, self._record))
 
     def end(self) -> None:
         """The engine is gone, and so is what was written down."""
-        for name in (self._record, self._socket):
+        for name in (self._draft, self._record, self._socket):
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._folder, name))
 
@@ -151,6 +166,8 @@ class _Keeper:
             except OSError:
                 chunk = b""
             if not chunk:
+                if not self._is_kept:
+                    return None
                 self._let_go()
                 continue
             *lines, self._buffered = (self._buffered + chunk).split(b"\n")
