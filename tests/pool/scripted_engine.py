@@ -3,7 +3,7 @@
 A plan may hold ``ignores_sigterm``, ``helpers`` (processes that try to outlive it, by kind), ``family`` (a named pipe
 that is told all process ids), ``prints`` (lines), ``exits`` (a status, instead of listening), ``models`` (names),
 ``nameless`` (cards that it lists before those), ``metrics`` (a file that is its page) and ``health`` (a file with a
-status). ``GET /exit/N`` ends it with that status.
+status), ``is_silent`` (it listens and answers nothing). ``GET /exit/N`` ends it with that status.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ def main(port: int, plan: dict[str, Any]) -> None:
     if "exits" in plan:
         sys.exit(plan["exits"])
     Answers.plan = plan
-    ThreadingHTTPServer(("127.0.0.1", port), Answers).serve_forever()
+    server = ThreadingHTTPServer(("127.0.0.1", port), Answers)
+    if plan.get("is_silent"):
+        signal.pause()
+    server.serve_forever()
 
 
 if __name__ == "__main__":

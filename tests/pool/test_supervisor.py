@@ -354,6 +354,24 @@ def test_an_engine_that_hangs_with_its_whole_server_is_wedged_too(tmp_path: Path
     asyncio.run(scenario())
 
 
+def test_an_engine_that_listens_and_never_answered_is_restarted(tmp_path: Path) -> None:
+    """One that had hung when its gateway ended was taken over by the next, and waited for as if it loaded."""
+
+    async def scenario() -> None:
+        family = Family(tmp_path)
+        plan: dict[str, object] = {"family": family.path, "is_silent": True}
+        engine = Watched(Scripted(plan, stop_grace_s=3600), wedged_after_s=0.3)
+        engine.supervisor.start()
+        pids = await family.pids()
+        del plan["is_silent"]
+        await engine.until_state(State.READY, starts=2)
+        assert alive(pids) == []
+        assert engine.supervisor.starts == {"start": 1, "wedged": 1}
+        await engine.supervisor.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_suspected_engine_that_hangs_is_restarted_though_it_has_no_work(tmp_path: Path) -> None:
     async def scenario() -> None:
         family = Family(tmp_path)

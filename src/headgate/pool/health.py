@@ -75,6 +75,7 @@ class Health:
         self._relayed = relayed
         self._idle_s = pace.idle_s
         self._progress: Progress | None = None
+        self._silent_since_s: float | None = None
         self._slow_looks = 0
         self._relayed_at_last_answer = 0
         self._scraped_s = float("-inf")
@@ -92,16 +93,27 @@ class Health:
         """Whether that is so long that it hangs."""
         return self._progress is not None and self._progress.is_wedged(wedged_after_s)
 
+    @property
+    def silent_s(self) -> float:
+        """For how long it has not answered though it listens; 0 while it refuses, as one does that loads."""
+        return self._clock() - self._silent_since_s if self._silent_since_s is not None else 0.0
+
     async def is_ready(self) -> bool:
         """Whether it lists a model; what it says of itself is read then, too."""
+        looked_s = self._clock()
         try:
             models = await self._probe.models()
             if not models:
                 raise Unreachable(NO_MODEL)
             if not await self._probe.is_well():
                 raise Unreachable(UNWELL)
-        except (Unreachable, Slow) as trouble:
+        except Unreachable as trouble:
+            self.trouble, self._silent_since_s = str(trouble), None
+            return False
+        except Slow as trouble:
             self.trouble = str(trouble)
+            if self._silent_since_s is None:
+                self._silent_since_s = looked_s
             return False
         self.models = models
         self._progress = None

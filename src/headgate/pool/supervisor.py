@@ -380,6 +380,10 @@ class Supervisor:
                 if now_s - self._since_s >= self._wedged_after_s:
                     self.failure = f"unreachable for {self._wedged_after_s:.0f} s while its process lives"
                     return _Ending.WEDGED
+            elif self._health.silent_s >= self._wedged_after_s:
+                # It listens, so it has loaded: an engine that was taken over may have hung before.
+                self.failure = f"listens and has answered nothing for {self._health.silent_s:.0f} s"
+                return _Ending.WEDGED
             elif self._start_timeout_s is not None and now_s - self._born_s >= self._start_timeout_s:
                 self.failure = f"not ready after {self._start_timeout_s:.0f} s"
                 return _Ending.CRASHED
