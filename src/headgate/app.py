@@ -371,6 +371,8 @@ class Gateway:
         supervisor = self.pool.engine(engine)
         if supervisor is None:
             raise KeyError(engine)
+        if self.draining:  # it would start while the others are stopped, and nobody would stop it
+            raise Refusal(Reason.DRAINING, "The gateway is shutting down, and its engines with it.", retry_after_s=1.0)
         was, launch = supervisor.state, supervisor.launch
         supervisor.restart()
         return was, launch is None or launch.is_ours

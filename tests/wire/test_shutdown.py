@@ -32,6 +32,18 @@ def test_stream_runs_to_its_end_while_newcomers_are_told_draining(engine: Engine
         assert gate.exit_status() == 0
 
 
+def test_no_engine_is_started_anew_while_the_gateway_drains() -> None:
+    """It was cut off from what it still had to finish, or came up beside a gateway that had stopped its engines."""
+    with gateway(None, "--admin-key", "open-sesame") as gate, gate.client() as running:
+        running.post(CHAT, chat(200)).until_events(1)
+        gate.terminate()
+        until_draining(gate)
+        refused = gate.http.post("/admin/engines/e0/restart", headers={"x-api-key": "open-sesame"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert len(running.reply().text.split()) == 200
+        assert gate.exit_status() == 0
+
+
 def test_every_answer_of_a_drain_says_that_its_connection_closes(engine: Engine) -> None:
     """Nothing told a balancer's kept connections: their next request met a closed one."""
     with (

@@ -26,12 +26,15 @@ def router(keys: Keys, restart: Callable[[str], tuple[State, bool]]) -> APIRoute
 
     Args:
         restart: starts an engine anew, and returns the state that it was in and whether it is the gateway's own;
-            KeyError where there is none so named.
+            KeyError where there is none so named, Refusal where the gateway is shutting down.
     """
     routes = APIRouter(prefix="/admin", tags=["admin"])
 
     @routes.post(
-        "/engines/{name}/restart", summary="Start an engine anew", status_code=202, openapi_extra=also(with_key(), 404)
+        "/engines/{name}/restart",
+        summary="Start an engine anew",
+        status_code=202,
+        openapi_extra=also(with_key(), 404, 503),
     )
     async def restart_engine(request: Request, name: str) -> Asked:
         """Also for one that was given up on (`failed`). What runs on it is cut off."""
