@@ -138,7 +138,13 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
             starting(kind="remote", url="http://gpu:8000", waiting=1),
             Kind.UNREACHED,
             "The engine does not answer at http://gpu:8000. 1 waits for it.",
-            "Somebody else runs it: start it, or mend ENGINE_URLS.",
+            "Somebody else runs it: start it, or mend ENGINE_URLS or ENGINE_API_KEY.",
+        ),
+        (
+            starting(kind="remote", url="http://gpu:8000", failure="GET /v1/models is answered with 401"),
+            Kind.UNREACHED,
+            "The engine does not answer as it should at http://gpu:8000: GET /v1/models is answered with 401.",
+            "Somebody else runs it: start it, or mend ENGINE_URLS or ENGINE_API_KEY.",
         ),
         (
             engine(State.BACKOFF, failure="ended by itself: killed", eta_s=7),

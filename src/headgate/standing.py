@@ -157,10 +157,12 @@ def _no_engine(seen: Seen) -> Standing:
     patience = f"Requests are taken and wait for it, up to {seen.wake_timeout_s:g} s (WAKE_TIMEOUT_S)."
     match engine.state:
         case State.STARTING if engine.kind == "remote":
+            at = f" at {engine.url}" if engine.url else ""
+            how = f" as it should{at}: {_cause(engine)}" if engine.failure else at
             return Standing(
                 Kind.UNREACHED,
-                f"{it} does not answer{f' at {engine.url}' if engine.url else ''}.{wait}",
-                f"Somebody else runs it: start it, or mend ENGINE_URLS. {patience}",
+                f"{it} does not answer{how}.{wait}",
+                f"Somebody else runs it: start it, or mend ENGINE_URLS or ENGINE_API_KEY. {patience}",
             )
         case State.STARTING:
             again = f" It was started again: {_cause(engine)}." if engine.failure else ""

@@ -35,7 +35,11 @@ def test_engine_with_a_key_is_found_ready_and_answers() -> None:
 def test_engine_with_a_key_that_we_lack_is_not_ready_and_says_why() -> None:
     with simulated_engine("--api-key", KEY) as engine, gateway(engine, "--wake-timeout-s", "0.2", ready=False) as gate:
         assert gate.ask().status == 503
-        assert "401" in str(gate.status()["engines"][0])
+        why = "GET /v1/models is answered with 401"
+        status = gate.status()
+        assert status["engines"][0]["failure"] == why
+        assert status["standing"]["says"].endswith(f"{why}.")
+        assert gate.log().count(why) == 1, "once, however often it is looked at"
 
 
 def engine_of(gate: Gateway) -> dict[str, Any]:

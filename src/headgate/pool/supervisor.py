@@ -395,6 +395,10 @@ class Supervisor:
         if self.state is State.STARTING:
             if await self._health.is_ready():
                 self._become_ready()
+            elif self._process is None:  # somebody else's: nothing but this tells why it isn't reached
+                before, self.failure = self.failure, self._health.trouble
+                if before is None:
+                    self._log.warning("engine %s: %s", self.name, self.failure)
             return
         slots, models = self.slots, self._health.models
         # A suspicion that comes while we look is for the next look: this one may see the engine as it was before.
