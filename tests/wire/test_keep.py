@@ -136,6 +136,18 @@ def test_what_is_not_what_would_be_started_is_stopped_and_that_is_said(
         assert said in gate.log()
 
 
+def test_a_second_gateway_of_the_same_port_leaves_the_first_ones_engine_to_it(cache: Path) -> None:
+    """On another address, say: the record of its own engine took the other's place, and nothing ended that one ever."""
+    with keeping(cache, args="--load-s 0") as first:
+        pid = engine(first)
+        with keeping(cache, args="--load-s 0") as second:
+            others = engine(second)
+            assert "not kept" in second.log()
+        assert gone([others])
+    with keeping(cache, args="--load-s 0") as gate:
+        assert engine(gate) == pid
+
+
 def test_an_engine_that_cannot_be_written_down_runs_and_ends_with_its_gateway(tmp_path: Path) -> None:
     """A full disk, say: it was killed at each start, and after five given up on."""
     in_the_way = tmp_path / "file"

@@ -80,6 +80,7 @@ class Keep:
 
     def __init__(self, folder: Path, name: str, *, wanted: bool) -> None:
         self._wanted = wanted
+        self._is_taken = False  # the name, by an engine that can't be reached
         self._record = folder / f"{name}.json"
         self._socket = folder / f"{name}.sock"
 
@@ -87,7 +88,7 @@ class Keep:
         """What the guard's environment needs for this launch."""
 
         def env(mark: str) -> Mapping[str, str]:
-            if not self._wanted or sys.platform != "linux":
+            if not self._wanted or self._is_taken or sys.platform != "linux":
                 return {}
             told = _Told(launch.address.port, fingerprint(launch), mark, list(launch.model_names), launch.api_key)
             plan = {"record": str(self._record), "socket": str(self._socket), "told": msgspec.to_builtins(told)}
@@ -98,12 +99,14 @@ class Keep:
     async def rejoin(self, launch: Launch, on_line: Callable[[str], None]) -> tuple[EngineProcess, Launch] | None:
         """The engine that was left behind, and the launch that it is, where it is what this launch would start."""
         record = await self._read()
-        if record is None:
+        process = await self._take_over(record, on_line) if record is not None else None
+        self._is_taken = record is not None and process is None
+        if record is None or process is None:
+            if self._is_taken and self._wanted:
+                # Written down as well, ours would take that one's place, and nobody could ever end it.
+                log.warning("the engine that starts now is not kept: another gateway on this port may have that one")
             return None
         told = record.told
-        process = await self._take_over(record, on_line)
-        if process is None:
-            return None
         if not self._wanted or told.fingerprint != fingerprint(launch):
             why = "ENGINE_KEEP is off now" if not self._wanted else "it was started with other arguments"
             log.warning("the engine that was left running (process %d) is stopped: %s", record.engine[0], why)
