@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import resource
 import socket
 import struct
 import threading
+import time
+from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
 
-from headgate.pool.launchers import LOOPBACK, Address
-from headgate.pool.probe import Probe, Slow, Unreachable
+from headgate.pool.health import SLOW_LOOKS, Health, Pace
+from headgate.pool.launchers import LOOPBACK, Address, Launch
+from headgate.pool.probe import Probe, Slow, Unasked, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LOOKS = 1500
 """Of which some dozens hit the wrong moment."""
@@ -46,3 +54,33 @@ def test_a_reset_at_any_moment_is_an_engine_that_cannot_be_reached() -> None:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         resetting.join()
+
+
+@contextlib.contextmanager
+def no_file_may_be_opened() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free, and so the first that is not
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_look_for_which_no_file_may_be_opened_says_nothing_of_the_engine() -> None:
+    """A crowd of clients took the last file, and for that an engine was killed that was well, and given up on."""
+    launch = Launch(kind="vllm", address=Address(LOOPBACK, 9), argv=("vllm",))
+
+    async def look() -> None:
+        health = Health(launch, clock=time.monotonic, in_flight=lambda: 0, relayed=lambda: 0, pace=Pace())
+        assert await health.look(closely=False) is False, "nobody is there"
+        with no_file_may_be_opened():
+            with pytest.raises(Unasked):
+                await Probe(launch.address, answer_s=5.0).metrics()
+            assert {await health.look(closely=True) for _ in range(SLOW_LOOKS + 1)} == {None}
+            assert "Too many open files" in str(health.status()["trouble"])
+            assert not await health.is_ready()
+        assert health.silent_s == 0
+
+    uvloop.run(look())

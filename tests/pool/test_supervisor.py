@@ -259,15 +259,21 @@ def test_a_command_that_does_not_exist_ends_in_failed_and_says_so() -> None:
     asyncio.run(scenario())
 
 
-def test_a_launch_that_cannot_be_made_is_a_failed_start() -> None:
+def test_a_launch_that_cannot_be_made_is_tried_for_as_long_as_it_takes() -> None:
+    """The engine was given up on for what it had no part in: when there were files again, nothing started it."""
+    missing = [OSError("no port is free")] * (PROMPT.attempts + 1)
+
     def launch() -> Launch:
-        raise OSError("no port is free")
+        if missing:
+            raise missing.pop()
+        return Scripted({})()
 
     async def scenario() -> None:
         engine = Watched(launch, backoff=PROMPT)
         engine.supervisor.start()
-        await engine.until_state(State.FAILED)
-        assert "no port is free" in str(engine.supervisor.failure)
+        await engine.until(lambda: "no port is free" in str(engine.supervisor.failure))
+        await engine.until_state(State.READY)
+        assert State.FAILED not in engine.states
         await engine.supervisor.stop()
 
     asyncio.run(scenario())

@@ -10,6 +10,7 @@ It ends at an answer, whatever its status; what that means is ``probe``'s part. 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MOST_BYTES = 64 * 1024 * 1024
 """An answer longer than this is none: a vLLM's metrics with thousands of series have one."""
 
+OUR_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
 
 class Unreachable(Exception):
     """It refuses, hangs up, or answers something that is not what was asked for."""
@@ -29,6 +32,10 @@ class Unreachable(Exception):
 
 class Slow(Exception):
     """No answer in time; a busy engine does that, too."""
+
+
+class Unasked(Slow):
+    """It could not be asked, for want of something of ours: of the engine that says nothing."""
 
 
 class Answer(NamedTuple):
@@ -56,7 +63,7 @@ async def get(
     """What ``address`` answers at ``path``; to be awaited in a task.
 
     Raises:
-        Unreachable, Slow: there is no answer, or none within ``connect_s`` and ``answer_s``.
+        Unreachable, Slow, Unasked: there is no answer, or none within ``connect_s`` and ``answer_s``.
     """
     loop = asyncio.get_running_loop()
     reading = _Reading(loop, _request(address, path, api_key))
@@ -75,7 +82,8 @@ async def get(
     except TimeoutError:
         raise Slow(f"GET {path} is not answered in time") from None
     except OSError as error:
-        raise Unreachable(f"GET {path}: {str(error) or type(error).__name__}") from None
+        why = Unasked if error.errno in OUR_SHORTAGES else Unreachable
+        raise why(f"GET {path}: {str(error) or type(error).__name__}") from None
     finally:
         if transport is not None:
             cast("asyncio.Transport", transport).abort()

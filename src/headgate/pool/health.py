@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headgate.pool.probe import Probe, Slow, Unreachable
+from headgate.pool.probe import Probe, Slow, Unasked, Unreachable
 from headgate.pool.progress import Progress, Sample, observe
 from headgate.pool.statement import Metrics, Statement, read_statement
 
@@ -107,7 +107,7 @@ class Health:
                 raise Unreachable(NO_MODEL)
             if not await self._probe.is_well():
                 raise Unreachable(UNWELL)
-        except Unreachable as trouble:
+        except (Unreachable, Unasked) as trouble:
             self.trouble, self._silent_since_s = str(trouble), None
             return False
         except Slow as trouble:
@@ -146,6 +146,9 @@ class Health:
         except Unreachable as trouble:
             self.trouble = str(trouble)
             return False
+        except Unasked as trouble:
+            self.trouble = str(trouble)
+            return None
         except Slow as trouble:
             self._note(None)
             if self._relayed() != self._relayed_at_last_answer:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headgate.pool import fetch
-from headgate.pool.fetch import Slow, Unreachable
+from headgate.pool.fetch import Slow, Unasked, Unreachable
 from headgate.pool.statement import Metrics, read_metrics
 
 if TYPE_CHECKING:
     from headgate.pool.launchers import Address
 
-__all__ = ["Probe", "Slow", "Unreachable"]
+__all__ = ["Probe", "Slow", "Unasked", "Unreachable"]
 
 CONNECT_S = 2.0
 _OK = 200

@@ -460,7 +460,7 @@ class Supervisor:
                 self._process = None
                 if ended_alone:
                     self.failure = f"ended by itself: {how}"
-            await self._after_crash()
+            await self._after_crash(was_started=process is not None)
             return
         if ending is _Ending.WEDGED:
             self._log.error("engine %s is restarted: %s", self.name, self.failure)
@@ -480,18 +480,21 @@ class Supervisor:
             self._process = None
         self._move(Event.EXITED)
 
-    async def _after_crash(self) -> None:
+    async def _after_crash(self, *, was_started: bool) -> None:
         now_s = self._clock()
         ready_for_s = None if self._first_ready_s is None else now_s - self._first_ready_s
-        self._failures = self._backoff.failures_after(self._failures, ready_for_s)
         self._log.error("engine %s: %s\n%s", self.name, self.failure, "\n".join(self._last_lines))
-        delay_s = self._backoff.delay_s(self._failures, self._chance())
+        if was_started:
+            self._failures = self._backoff.failures_after(self._failures, ready_for_s)
+            delay_s = self._backoff.delay_s(self._failures, self._chance())
+        else:  # no file may be opened, say: no failure of the engine, and trying costs little
+            delay_s = self._backoff.delay_s(self._backoff.attempts, self._chance())
         self._retry_at_s = now_s + delay_s
         self._move(Event.EXITED)
         if self.state is State.STOPPED:  # it was draining: it has only left early
             self._wanted = False
             return
-        if self._backoff.give_up(self._failures):
+        if was_started and self._backoff.give_up(self._failures):
             self._log.error("engine %s failed %d times in a row and is given up on", self.name, self._failures)
             self._move(Event.GAVE_UP)
         while self._wanted and not self._restart_asked:
