@@ -67,6 +67,9 @@ class Engines:
     def any_ready(self) -> str | None:
         return next((engine.name for engine in self._pool.ready()), None)
 
+    def given_up(self) -> bool:
+        return all(engine.state is State.FAILED for engine in self._pool.engines)
+
     def serves(self, model: str) -> bool | None:
         return model in self._names if self._names else None
 

@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 PLACES_TOLD = 1000
 """Who stands further behind in the line is told its place when it has moved up so far."""
 
+GIVEN_UP_S = 60.0
+"""When to ask again after an engine that was given up on: as late as SDKs believe."""
+
 BOOKED = frozenset((Reason.SLOTS_BUSY, Reason.QUEUE_FULL, Reason.WAIT_TOO_LONG, Reason.SHED, Reason.QUEUE_TIMEOUT))
 """Refused for want of room: a return at the time that was told is known (``gate.bookings``)."""
 
@@ -71,6 +74,10 @@ class Engines(Protocol):
         ...
 
     def any_ready(self) -> str | None: ...
+
+    def given_up(self) -> bool:
+        """Whether none will be ready until somebody mends it."""
+        ...
 
     def serves(self, model: str) -> bool | None:
         """Whether an engine serves this model; None while nobody knows."""
@@ -271,6 +278,9 @@ class Flow:
     # With slots.
 
     async def _gated(self, call: Call, reply: Reply, life: Life) -> Ending:
+        if self._engines.given_up():
+            what = "The model is not ready: its engine failed again and again, and has to be mended."
+            raise Refusal(Reason.ENGINE_UNAVAILABLE, what, retry_after_s=GIVEN_UP_S)
         lease: Lease | None = None
         kept: Lease | None = None
         tells = call.tells_place and call.plan.streamed

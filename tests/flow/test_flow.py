@@ -36,6 +36,7 @@ class OneEngine:
     def __init__(self, upstream: Upstream | None) -> None:
         self._upstream = upstream
         self.suspected = 0
+        self.is_given_up = False
 
     def route(self, engine: str) -> Route:
         if self._upstream is None:
@@ -53,6 +54,9 @@ class OneEngine:
 
     def any_ready(self) -> str | None:
         return "e0"
+
+    def given_up(self) -> bool:
+        return self.is_given_up
 
     def serves(self, model: str) -> bool | None:
         return model != "none"
@@ -235,6 +239,19 @@ def test_unknown_model_is_refused_before_the_gate() -> None:
         await rig.serve(Client(), model="none")
         assert [refusal.reason for refusal in rig.refused] == [Reason.NOT_FOUND]
         assert rig.gate.statistics().granted_total == 0
+
+    play(WHOLE, claim)
+
+
+def test_nobody_waits_for_an_engine_that_was_given_up_on() -> None:
+    """Each waited WAKE_TIMEOUT_S, five minutes, for what only an operator could bring back."""
+
+    async def claim(_: Upstream) -> None:
+        rig = Rig(None, slots=0)
+        rig.engines.is_given_up = True
+        await rig.serve(Client())
+        assert [(refusal.reason, refusal.retry_after_s) for refusal in rig.refused] == [("engine_unavailable", 60.0)]
+        assert rig.ended() == [("599", "engine_unavailable")]
 
     play(WHOLE, claim)
 

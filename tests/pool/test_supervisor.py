@@ -122,8 +122,12 @@ def test_a_crash_loop_ends_in_failed_with_the_last_words_and_an_operators_restar
 
     async def scenario() -> None:
         engine = Watched(Scripted(plan), backoff=PROMPT)
+        engines = Engines(Pool([engine.supervisor]), on_capacity=lambda *_: None)
         engine.supervisor.start()
+        await engine.until_state(State.BACKOFF)
+        assert not engines.given_up()
         await engine.until_state(State.FAILED)
+        assert engines.given_up()
         assert engine.supervisor.starts == {"start": 1, "crash": 4}
         status = engine.supervisor.status()
         assert status["last_lines"] == ["loading", "out of memory"]
@@ -135,6 +139,7 @@ def test_a_crash_loop_ends_in_failed_with_the_last_words_and_an_operators_restar
         engine.supervisor.restart()
         await engine.until_state(State.READY)
         assert engine.supervisor.starts["operator"] == 1
+        assert not engines.given_up()
         assert engine.supervisor.failure is None
         assert engine.supervisor.status()["last_lines"] == []
         await engine.supervisor.stop()
