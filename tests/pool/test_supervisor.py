@@ -14,6 +14,7 @@ import pytest
 from headgate.engines import Engines
 from headgate.pool.backoff import Backoff
 from headgate.pool.history import History
+from headgate.pool.keep import Keep
 from headgate.pool.launchers import LOOPBACK, Address, Launch, LoadProgress, free_port
 from headgate.pool.launchers.remote import RemoteLauncher
 from headgate.pool.lifecycle import State
@@ -228,6 +229,21 @@ def test_a_stop_right_after_a_start_leaves_nothing_running() -> None:
         await engine.until_state(State.STARTING)
         await engine.supervisor.stop()
         assert engine.supervisor.state is State.STOPPED
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_is_not_written_down_yet_is_not_left_running(tmp_path: Path) -> None:
+    """It would be written down after the next gateway had looked, and that one's record would take its place."""
+
+    async def scenario() -> None:
+        engine = Watched(Scripted({}), keep=Keep(tmp_path, "engine", wanted=True))
+        engine.supervisor.start()
+        await engine.until(lambda: engine.supervisor.address is not None)
+        assert engine.supervisor.status()["pid"] is None, "its guard has told nothing yet"
+        await engine.supervisor.stop()
+        assert children() == []
+        assert list(tmp_path.iterdir()) == []
 
     asyncio.run(scenario())
 

@@ -67,6 +67,7 @@ class Exit:
 
 class _Report(msgspec.Struct):
     pid: int | None = None
+    kept: bool = False
     unkept: str | None = None
     status: int | None = None
     killed: int = 0
@@ -90,7 +91,7 @@ class EngineProcess:
 
     Attributes:
         pid: of its main process; None before the guard has told it.
-        is_kept: whether the guard keeps it when this process ends.
+        is_kept: whether its guard has said that it keeps it when this process ends.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class EngineProcess:
         on_line: Callable[[str], None],
         secret: str | None = None,
         *,
-        is_kept: bool,
+        is_kept: bool = False,
     ) -> None:
         self.is_kept = is_kept
         self._guard = guard
@@ -129,16 +130,15 @@ class EngineProcess:
             OSError: the guard cannot be started. A command that cannot be is an exit with status 127.
         """
         mark = uuid.uuid4().hex
-        plan = keep(mark)
         guard = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(GUARD), "--", *argv),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**_inherited(), **env, **plan, MARK: mark},
+            env={**_inherited(), **env, **keep(mark), MARK: mark},
             start_new_session=True,  # a terminal's Ctrl-C is for the gateway
         )
-        return cls(guard, mark, on_line, secret, is_kept=bool(plan))
+        return cls(guard, mark, on_line, secret)
 
     @property
     def lines(self) -> list[str]:
@@ -198,8 +198,8 @@ class EngineProcess:
                 last = msgspec.json.decode(line, type=_Report)
             if last.pid is not None:
                 self.pid = last.pid
+            self.is_kept = self.is_kept or last.kept
             if last.unkept is not None:
-                self.is_kept = False
                 log.warning("process %s can't be kept, and will end with this gateway: %s", self.pid, last.unkept)
         # The end of the guard's reports means that it is dead.
         killed = 0 if last.status is not None else await kill_remains(self.pid, self._mark)

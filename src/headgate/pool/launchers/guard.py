@@ -16,9 +16,10 @@ its place: the same commands and reports, and what the engine prints as ``{"outp
 
 Standard library only, and started by its path with ``-I -S``: it runs before anything is imported, and stays
 small. Commands on standard input, a line each: ``term`` (SIGTERM to the main process), ``kill`` (all, now).
-Reports on standard output, a line of JSON each: ``{"pid": …}``, with ``"unkept": …`` where it should be kept and why it
-can't be, then ``{"status": …, "killed": …}``. What the engine prints goes to the guard's standard error. On systems that are not Linux there are no subreapers: there
-only the engine's own process group is killed, and a child that left the group is missed.
+Reports on standard output, a line of JSON each: ``{"pid": …, "kept": …}``, with ``"unkept": …`` where it
+should be kept and why it can't be, then ``{"status": …, "killed": …}``. What the engine prints goes to the
+guard's standard error. On systems that are not Linux there are no subreapers: there only the engine's own
+process group is killed, and a child that left the group is missed.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
     if keeper is not None:
         unkept = keeper.begin(pid)
         report = keeper.report
-    report(json.dumps({"pid": pid, "unkept": unkept}))
+    report(json.dumps({"pid": pid, "kept": keeper is not None and unkept is None, "unkept": unkept}))
     status = _watch(pid, wake_reader) if keeper is None else keeper.watch(wake_reader)
     if not is_subreaper:
         _kill_group(pid)
