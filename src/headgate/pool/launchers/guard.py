@@ -95,7 +95,7 @@ class _Keeper:
         self._is_kept = False
 
     def begin(self, pid: int) -> str | None:
-        """The engine runs: write down who it is. Why that can't be done: it ends with its gateway then, as others do."""
+        """The engine runs: write down who it is. Why that can't be done, upon which it ends with its gateway."""
         os.close(self.output_writer)
         os.set_blocking(self._output, False)
         self._pid = pid
