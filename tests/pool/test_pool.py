@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class Capacity:
-    """What the gate would be told."""
+    """The slots of each engine, as it tells them."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, int]] = []
+        self.slots: dict[str, int] = {}
         self._changed = asyncio.Event()
 
-    def __call__(self, name: str, slots: int) -> None:
-        self.told.append((name, slots))
+    def __call__(self, supervisor: Supervisor) -> None:
+        self.slots[supervisor.name] = supervisor.slots
         self._changed.set()
 
-    async def until(self, *wanted: tuple[str, int]) -> None:
+    async def until(self, **wanted: int) -> None:
         async with asyncio.timeout(DEADLINE_S):
-            while not set(wanted) <= set(self.told):
+            while not wanted.items() <= self.slots.items():
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -44,7 +44,10 @@ def two_engines(capacity: Capacity, *, max_active: int | None = None, pids: str 
         Supervisor(f"e{at}", Scripted(plan, max_num_seqs=2 + at), pace=QUICK, backoff=backoff)
         for at, plan in enumerate(plans)
     ]
-    return Pool(supervisors, capacity, max_active=max_active)
+    pool = Pool(supervisors, max_active=max_active)
+    for supervisor in supervisors:
+        supervisor.subscribe(capacity)
+    return pool
 
 
 def test_capacity_follows_each_engine_up_and_down(tmp_path: Path) -> None:
@@ -54,17 +57,17 @@ def test_capacity_follows_each_engine_up_and_down(tmp_path: Path) -> None:
         assert pool.eta_s() is None
         pool.start()
         pids = await family.pids()
-        await capacity.until(("e0", 2), ("e1", 3))
+        await capacity.until(e0=2, e1=3)
         assert [engine.name for engine in pool.ready()] == ["e0", "e1"]
         assert pool.eta_s() == 0.0
         os.kill(pids[0], signal.SIGKILL)
-        await capacity.until(("e0", 0))
+        await capacity.until(e0=0)
         assert [engine.name for engine in pool.ready()] == ["e1"]
         # Its port may have refused us before its process was seen to be gone.
         assert pool.states()["e0"] in (State.STARTING, State.BACKOFF)
         assert pool.states()["e1"] is State.READY
         await pool.stop()
-        assert capacity.told[-1] == ("e1", 0)
+        assert capacity.slots == {"e0": 0, "e1": 0}
         assert alive(pids) == []
 
     asyncio.run(scenario())
@@ -75,13 +78,13 @@ def test_a_given_number_of_slots_beats_the_engines_own() -> None:
         capacity = Capacity()
         pool = two_engines(capacity, max_active=7)
         pool.start()
-        await capacity.until(("e0", 7), ("e1", 7))
+        await capacity.until(e0=7, e1=7)
         engine = pool.engine("e0")
         assert engine is not None
         engine.set_max_active(1)
-        assert capacity.told[-1] == ("e0", 1)
+        assert capacity.slots == {"e0": 1, "e1": 7}
         await pool.stop()
-        assert capacity.told.count(("e0", 0)) == 1
+        assert capacity.slots == {"e0": 0, "e1": 0}
 
     asyncio.run(scenario())
 
@@ -91,7 +94,7 @@ def test_models_are_merged_and_known_before_during_and_after() -> None:
         capacity = Capacity()
         pool = two_engines(capacity)
         pool.start()
-        await capacity.until(("e0", 2), ("e1", 3))
+        await capacity.until(e0=2, e1=3)
         ids = [card["id"] for card in pool.models()]
         assert ids == ["a", "both", "b"]
         await pool.stop()
@@ -106,7 +109,7 @@ def test_work_goes_where_there_is_room_and_round_among_equals() -> None:
         pool = two_engines(capacity)
         assert pool.choose(lambda _: 0) is None
         pool.start()
-        await capacity.until(("e0", 2), ("e1", 3))
+        await capacity.until(e0=2, e1=3)
         chosen = [engine.name for _ in range(4) if (engine := pool.choose(lambda _: 0))]
         assert chosen == ["e0", "e1", "e0", "e1"]
         other = pool.choose(lambda _: 0, among={"e1"})

@@ -25,7 +25,6 @@ class Pool:
 
     Args:
         supervisors: one for each engine, named ``e0``, ``e1``, …
-        on_capacity: told the slots of an engine whenever they have changed, 0 when it is lost.
         max_active: slots of each engine while it is ready; None for what follows from its own statement.
         clock: the supervisors' own.
     """
@@ -33,21 +32,17 @@ class Pool:
     def __init__(
         self,
         supervisors: Sequence[Supervisor],
-        on_capacity: Callable[[str, int], None] | None = None,
         *,
         max_active: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engines = {supervisor.name: supervisor for supervisor in supervisors}
-        self._on_capacity = on_capacity
         self._clock = clock
-        self._told = dict.fromkeys(self._engines, 0)
         self._turn = 0
         self._turns = dict.fromkeys(self._engines, 0)
-        for supervisor in supervisors:
-            if max_active is not None:
+        if max_active is not None:
+            for supervisor in supervisors:
                 supervisor.set_max_active(max_active)
-            supervisor.subscribe(self._changed)
 
     def __repr__(self) -> str:
         return f"<pool {' '.join(map(repr, self._engines.values()))}>"
@@ -109,7 +104,7 @@ class Pool:
         cards: dict[str, dict[str, object]] = {}
         for supervisor in self._engines.values():
             for card in supervisor.models:
-                cards.setdefault(str(card.get("id")), card)
+                cards.setdefault(str(card["id"]), card)
         for supervisor in self._engines.values():
             for name in supervisor.model_names:
                 cards.setdefault(name, {"id": name, "object": "model", "created": 0, "owned_by": "headgate"})
@@ -122,10 +117,3 @@ class Pool:
     def status(self) -> list[dict[str, object]]:
         """One picture of each, ready for JSON."""
         return [supervisor.status() for supervisor in self._engines.values()]
-
-    def _changed(self, supervisor: Supervisor) -> None:
-        slots = supervisor.slots
-        if slots != self._told[supervisor.name]:
-            self._told[supervisor.name] = slots
-            if self._on_capacity is not None:
-                self._on_capacity(supervisor.name, slots)
