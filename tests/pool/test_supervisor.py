@@ -453,7 +453,7 @@ def test_an_engine_whose_relay_makes_progress_is_not_wedged(tmp_path: Path) -> N
         engine.supervisor.start()
         await asyncio.wait_for(enough.wait(), DEADLINE_S)
         assert engine.states == [State.STARTING, State.READY]
-        assert engine.supervisor.status()["running"] == 1
+        assert str(engine.supervisor.status()["running"]) == "1", "a count, and no 1.0"
         await engine.supervisor.stop()
 
     asyncio.run(scenario())

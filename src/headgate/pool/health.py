@@ -169,8 +169,8 @@ class Health:
         return {
             "max_model_len": self.statement.max_model_len,
             "kv_tokens": self.statement.kv_tokens,
-            "running": gauges.counters.running,
-            "waiting": gauges.waiting,
+            "running": _whole(gauges.counters.running),
+            "waiting": _whole(gauges.waiting),
             "kv_usage": gauges.kv_usage,
             "trouble": self.trouble,
         }
@@ -192,3 +192,8 @@ class Health:
     def _answered(self) -> None:
         self._slow_looks = 0
         self._relayed_at_last_answer = self._relayed()
+
+
+def _whole(number: float | None) -> int | None:
+    """Prometheus knows only floats; so many requests are a whole number."""
+    return None if number is None else int(number)
