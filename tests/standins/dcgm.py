@@ -1,7 +1,8 @@
 """NVIDIA's exporter with no GPU: a real HTTP server that says what dcgm-exporter says, in its words.
 
 Names, labels and types are those of dcgm-exporter 4.5 with its default counters (``etc/default-counters.csv``), the
-memory's temperature included that a card without the sensor reports as a number of nineteen digits.
+memory's temperature included that a card without the sensor reports as a number of nineteen digits, and the labels by
+which each Xid is a series of its own.
 
 with dcgm_exporter({"0": "GPU-1"}) as port:
     ...
@@ -55,6 +56,8 @@ def page(gpus: Mapping[str, str], scrape: int) -> str:
                     f'gpu="{gpu}",UUID="{uuid}",pci_bus_id="00000000:{int(gpu) + 1:02X}:00.0",device="nvidia{gpu}",'
                     f'modelName="NVIDIA H100 80GB HBM3",hostname="gpu-box",DCGM_FI_DRIVER_VERSION="570.133.07"'
                 )
+                if name == "DCGM_FI_DEV_XID_ERRORS":
+                    labels += f',err_code="{value}",err_msg="GPU memory page fault"'
                 lines.append(f"{name}{{{labels}}} {value * scrape if kind == 'counter' else value:g}")
     return "\n".join(lines) + "\n"
 
