@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -14,6 +15,7 @@ from tests.console.conftest import Open
 from tests.simulated import Engine
 from tests.wire.client import CHAT, MODEL, chat
 from tests.wire.gateway import Gateway, gateway, wait_until
+from tests.wire.test_keys_file import KeysFile
 
 
 @contextmanager
@@ -177,3 +179,17 @@ def test_many_slots_are_squares_and_very_many_are_told_by_key(engine: Engine, lo
             else:
                 expect(page.locator(item)).to_have_count(2)
                 expect(page.locator(item).first).to_contain_text(re.compile("anonymous.*3 slots", re.DOTALL))
+
+
+def test_a_key_called_free_is_a_row_beside_the_free_slots(engine: Engine, look: Open, tmp_path: Path) -> None:
+    """Both were told apart by name alone: each second left one more row on the page, for as long as it was open."""
+    keys = KeysFile(tmp_path / "keys.toml")
+    keys.add("free")
+    with gateway(engine, "--max-active", "200", "--api-keys-file", str(keys.path)) as gate, gate.client() as client:
+        client.post(CHAT, chat(4000), authorization=f"Bearer {keys.secrets['free']}").until_events(1)
+        page = look(gate)
+        rows = page.locator("#slots-body .group")
+        expect(rows.first).to_contain_text("1 slot,")
+        page.evaluate("for (let n = 0; n < 9; n += 1) document.dispatchEvent(new Event('visibilitychange'))")
+        expect(rows).to_have_count(2)
+        expect(rows.last).to_contain_text("199 slots")

@@ -144,7 +144,7 @@ function drawGroups(list, slots) {
   keyed(
     list,
     rows,
-    ({ key }) => key,
+    ({ key, free }) => (free ? "" : key), // a key may be called "free" too
     () => make("li", { class: "group" }, make("span", { class: "who" }), make("span", { class: "bar", "aria-hidden": "true" }, make("span")), make("span", { class: "does" })),
     (row, group) => {
       const [who, bar, does] = row.children;
