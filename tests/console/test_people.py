@@ -6,14 +6,14 @@ import re
 from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.console.conftest import Open
 from tests.console.test_shown import crowd
 from tests.console.test_try import send, state
 from tests.simulated import Engine
 from tests.wire.client import CHAT, chat
-from tests.wire.gateway import Gateway, gateway
+from tests.wire.gateway import Gateway, gateway, wait_until
 
 # Of every text that is shown: the least contrast with anything that may lie behind it. Colours are read from a canvas,
 # which knows every way to write one; what lies behind is an ancestor, its ::before, or the water in the basin.
@@ -206,6 +206,32 @@ def test_page_says_that_the_gateway_is_gone_and_comes_back_with_it(engine: Engin
         expect(page.locator("#link")).to_have_text("live")
         expect(page.locator(".cell.free")).to_have_count(5)
         expect(page.locator("#says")).to_have_text(re.compile("^Idle: all 5"))
+
+
+def test_page_that_is_one_viewer_too_many_looks_on_without_hurry(gate: Gateway, look: Open) -> None:
+    """It asked for a stream and for a picture four times a second each, of a gateway that had said that it is full."""
+    page = look(gate, quiet="429")
+    expect(page.locator("#link")).to_have_text("live")
+    refused: list[str] = []
+
+    def refuse(route: Route) -> None:
+        refused.append(route.request.url)
+        route.fulfill(status=429)
+
+    page.route("**/status/events", refuse)
+    page.add_init_script("""{
+      const { setTimeout } = window;
+      window.waits = [];
+      window.setTimeout = (then, wait) => {
+        window.waits.push(wait);
+        return setTimeout(then, Math.min(wait, 20));
+      };
+    }""")
+    page.reload()
+    wait_until(lambda: page.evaluate("window.waits.length") >= 3, "it has tried again three times")
+    assert len(refused) >= 2
+    assert set(page.evaluate("window.waits")) == {5000}, "how long the page meant to wait each time"
+    expect(page.locator("#says")).to_have_text(re.compile("^(Idle|Refusing no longer)"))
 
 
 def test_page_follows_a_drain_to_its_end(engine: Engine, look: Open) -> None:

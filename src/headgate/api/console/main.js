@@ -1,9 +1,10 @@
 // The connection to the gateway, and what is drawn of each picture that comes.
 
 const SILENT_S = 5; // a picture comes each second
+const REFUSED_S = 5; // so many may watch: who finds no room tries again in so long, and sees one picture then
 const HIDDEN_S = 60; // a tab that nobody sees needs no connection: a browser has six for a host
 const memory = new Memory();
-const live = { source: null, heardAt: 0, status: null, tries: 0, timer: 0, spokenAt: -1e9, spokenKind: "", spokenText: "", drawn: 0 };
+const live = { source: null, streamed: false, heardAt: 0, status: null, tries: 0, timer: 0, spokenAt: -1e9, spokenKind: "", spokenText: "", drawn: 0 };
 
 function connect() {
   clearTimeout(live.timer);
@@ -11,6 +12,8 @@ function connect() {
   live.heardAt = performance.now();
   const source = new EventSource("/status/events");
   live.source = source;
+  live.streamed = false;
+  source.addEventListener("open", () => (live.streamed = true));
   source.addEventListener("status", (event) => heard(JSON.parse(event.data)));
   source.addEventListener("error", () => {
     if (live.source === source) ask();
@@ -31,7 +34,7 @@ async function ask() {
     heard(status);
     live.tries = 0;
     if (status.reason === "draining") live.timer = setTimeout(ask, 1e3);
-    else live.timer = setTimeout(connect, 250);
+    else live.timer = setTimeout(connect, live.streamed ? 250 : REFUSED_S * 1e3);
   } catch {
     lost("The gateway does not answer.", true);
   }
