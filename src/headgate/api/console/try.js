@@ -2,7 +2,7 @@
 
 const BURST = 20;
 
-const box = { abort: null, clock: 0, said: "", place: "" };
+const box = { abort: null, clock: 0, place: "" };
 
 function startBox() {
   const key = byId("key");
@@ -257,8 +257,6 @@ function drawFates(fates) {
   const states = new Set(fates.map(({ state }) => state));
   if (states.has("waiting") || states.has("answering")) {
     set(byId("outcome"), "data-state", states.has("answering") ? "answering" : "waiting");
-    const text = `${tally(fates)}.`;
-    // A screen reader is told when the mix of states changes, not at each token.
-    if (text !== box.said) say(byId("outcome-state"), (box.said = text));
+    say(byId("outcome-state"), `${tally(fates)}.`); // a screen reader hears it when the mix changes, not at each token
   }
 }
