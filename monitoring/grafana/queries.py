@@ -71,10 +71,11 @@ def none_is_zero(expression: str) -> str:
     return f"({expression} or vector(0))"
 
 
-def within_objectives(over: str, *where: str) -> str:
-    """Share of the answers that met every objective."""
-    met = none_is_zero(rate("api_slo_requests_total", 'result="met"', *where, over=over))
-    return share(met, rate("api_slo_requests_total", *where, over=over))
+def within_objectives(over: str, *where: str, by: str = "") -> str:
+    """Share of the answers that met every objective; 0 where there were answers and none did."""
+    met = rate("api_slo_requests_total", 'result="met"', *where, by=by, over=over)
+    answers = rate("api_slo_requests_total", *where, by=by, over=over)
+    return share(f"({met} or 0 * {answers})", answers)
 
 
 def objective(name: str) -> str:

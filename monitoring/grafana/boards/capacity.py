@@ -164,7 +164,7 @@ WAITS_ALL_OF_THEM = warmth(
     "Waits, all of them",
     "Every wait in the line, however it ended; darker is more. Two bands, one at 0 and one "
     "high up, mean that some callers always wait while others never do.",
-    f"sum by (le) (increase({series('api_queue_wait_seconds_bucket')}[$__rate_interval]))",
+    rate("api_queue_wait_seconds_bucket", by="le"),
     "s",
 )
 

@@ -17,7 +17,6 @@ from monitoring.grafana.queries import (
     rate,
     series,
     share,
-    total,
 )
 
 COST = "api_cost_dollars_total"
@@ -29,7 +28,7 @@ ENGINES_MISSING = figure(
     "Engines missing",
     "Engines that should be ready and are not. Red: the timeline below says whether one "
     "loads, waits after a crash, or was given up on.",
-    f"{total('api_engines_desired')} - {total('api_engine_up', ENGINE)}",
+    f"sum(1 - {series('api_engine_up', ENGINE)})",
     "none",
     {1: RED},
     texts={0: "none"},

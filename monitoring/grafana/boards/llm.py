@@ -27,14 +27,12 @@ from monitoring.grafana.queries import (
     NOW,
     SERVED,
     SHOWN,
-    STEP,
     burn,
     mean,
     none_is_zero,
     objective,
     quantile,
     rate,
-    series,
     share,
     within_objectives,
 )
@@ -167,7 +165,7 @@ FIRST_TOKENS_ALL_OF_THEM = warmth(
     "First tokens, all of them",
     "Every time to first token; darker is more. A second band high up is a group of "
     "callers that always waits: look at their keys, or at long prompts.",
-    f"sum by (le) (increase({series(f'{TTFT}_bucket', MODEL)}[{STEP}]))",
+    rate(f"{TTFT}_bucket", MODEL, by="le"),
     "s",
 )
 
@@ -182,16 +180,7 @@ MODELS = rows(
         ),
         Column(
             "Within objectives",
-            share(
-                rate(
-                    "api_slo_requests_total",
-                    'result="met"',
-                    MODEL,
-                    by="model",
-                    over=SHOWN,
-                ),
-                rate("api_slo_requests_total", MODEL, by="model", over=SHOWN),
-            ),
+            within_objectives(SHOWN, MODEL, by="model"),
             "percentunit",
             {0: RED, 0.95: YELLOW, 0.99: GREEN},
         ),
