@@ -70,7 +70,7 @@ class Books:
                 self.tokens_of_whole += completion
         if told.prompt_tokens:
             metrics.tokens.add(("prompt", model, call.key), told.prompt_tokens)
-        if first is not None and ending.status < 400:
+        if call.gated and first is not None and ending.status < 400:
             if self._shedder is not None:
                 self._shedder.learn(latency_s)
             metrics.latency.at((call.route, model)).observe_example(latency_s, *life.example, time.time())
