@@ -36,6 +36,7 @@ COMMANDS = re.findall(r"^# (.+?)\n(jq .+?)(?=\n\n|\Z)", blocks("sh")[0], re.MULT
 def gate() -> Iterator[Gateway]:
     """A gateway that has seen an answer, a stream, an estimate, a fault of its caller's and one of its engine's."""
     with scripted_engine() as engine, gateway(engine.url) as running:
+        running.ask(content_type="text/plain", x_request_id="door")
         engine.say(WHOLE)
         running.ask(chat(stream=False), x_request_id="whole")
         engine.say(SSE + chunked(HELLO, USAGE, b"data: [DONE]\n\n"))
@@ -70,6 +71,12 @@ def test_line_of_a_request_has_the_documented_fields_in_their_order(lines: list[
     assert len(requests) == 5
     for line in requests:
         assert list(line) == documented
+
+
+def test_what_is_turned_away_at_the_door_is_counted_and_has_no_line(gate: Gateway) -> None:
+    """Whoever has no key can't fill a disk."""
+    gate.until_counted(1, reason="unsupported_media_type")
+    assert "door" not in gate.log()
 
 
 def test_engines_id_is_that_of_the_call(gate: Gateway) -> None:
