@@ -205,6 +205,16 @@ def test_provisioning_gives_grafana_the_source_and_the_folder() -> None:
     assert (provider["type"], provider["folder"]) == ("file", "Headgate")
 
 
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus.compose.yml"])
+def test_red_line_of_a_scrape_is_where_prometheus_gives_up(name: str) -> None:
+    """It stood at Prometheus' default of 10 s, which is never more than the scrape interval."""
+    scraping = yaml.safe_load((ROOT / "monitoring/prometheus" / name).read_text())["global"]
+    gives_up_s = min(10, int(scraping["scrape_interval"].removesuffix("s")))
+    (panel,) = [panel for panel in panels(board("infrastructure")) if panel["title"] == "Time of a scrape"]
+    assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1] == {"color": "red", "value": gives_up_s}
+    assert f"after {gives_up_s} s" in panel["description"]
+
+
 def test_docs_say_of_every_metric_which_dashboards_show_it() -> None:
     """docs/observability.md has a row for each, with exactly these dashboards."""
     names = {

@@ -152,10 +152,10 @@ WHAT_IS_SCRAPED = states(
 
 TIME_OF_A_SCRAPE = course(
     "Time of a scrape",
-    "How long each target takes to answer; at the dashed line Prometheus gives up (10 s by default).",
+    "How long each target takes to answer; at the red line Prometheus gives up, since it scrapes anew after 5 s.",
     [Query(f"max by (job) (scrape_duration_seconds{{{JOBS}}})", "{{job}}")],
     "s",
-    {1: YELLOW, 10: RED},
+    {1: YELLOW, 5: RED},
     log=True,
     minimum=None,
 )
