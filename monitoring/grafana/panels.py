@@ -67,7 +67,10 @@ def figure(
     texts: Mapping[float, str] | None = None,
     to: str | None = None,
 ) -> dashboard.Panel:
-    """One number, its background the colour of its step, with its course behind it.
+    """One number of now, its background the colour of its step, with its course behind it.
+
+    Prometheus leaves out what isn't there, and the last that was there is no number of now. So where a course is drawn,
+    what isn't there is not-a-number, and the last of that course is shown whatever it is.
 
     Args:
         empty: said where there is no value.
@@ -75,20 +78,28 @@ def figure(
         texts: words for some values.
         to: uid of the dashboard that tells more.
     """
-    panel = _panel("stat", title, description, [Query(expr, legend, at_end=not spark)], unit, steps, base)
+    query = Query(f"{expr} or vector(NaN)" if spark else expr, legend, at_end=not spark)
+    panel = _panel("stat", title, description, [query], unit, steps, base)
     defaults = _defaults(panel)
     defaults.no_value = empty
     defaults.decimals = decimals
     defaults.min_val, defaults.max_val = 0, maximum
     defaults.color = dashboard.FieldColor(dashboard.FieldColorModeId.THRESHOLDS)
-    if texts:
-        words = {f"{value:g}": dashboard.ValueMappingResult(text=text) for value, text in texts.items()}
-        defaults.mappings = [dashboard.ValueMap(words)]
+    words = {f"{value:g}": dashboard.ValueMappingResult(text=text) for value, text in (texts or {}).items()}
+    defaults.mappings = [
+        *([dashboard.ValueMap(words)] if words else []),
+        dashboard.SpecialValueMap(
+            dashboard.DashboardSpecialValueMapOptions(
+                match=dashboard.SpecialValueMatch.NULL_AND_NAN,
+                result=dashboard.ValueMappingResult(text=empty, color=GREY),
+            )
+        ),
+    ]
     panel.options = stat.Options(
         graph_mode=common.BigValueGraphMode.AREA if spark else common.BigValueGraphMode.NONE,
         color_mode=common.BigValueColorMode.BACKGROUND if steps else common.BigValueColorMode.NONE,
         text_mode=common.BigValueTextMode.NAME if legend else common.BigValueTextMode.VALUE,
-        reduce_options=common.ReduceDataOptions(values=False, calcs=["lastNotNull"], fields=""),
+        reduce_options=common.ReduceDataOptions(values=False, calcs=["last"], fields=""),
     )
     if to is not None:
         url = f"/d/{to}?${{__url_time_range}}&${{gateway:queryparam}}&${{datasource:queryparam}}"

@@ -75,7 +75,7 @@ def metrics(expr: str) -> set[str]:
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right) *\([^)]*\)", "", bare)
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", " ", bare)
     words = set(re.findall(r"(?<![\w:])[a-zA-Z_:][\w:]*\b(?![\w:]* *\()", bare))
-    return words - {"or", "and", "unless", "by", "on", "bool", "offset"}
+    return words - {"or", "and", "unless", "by", "on", "bool", "offset", "NaN"}
 
 
 def escaped(value: str) -> str:

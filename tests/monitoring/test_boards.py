@@ -109,6 +109,19 @@ def test_every_panel_says_what_it_shows_in_what_unit_and_from_where_on_it_is_bad
 
 
 @BOARDS
+def test_figure_is_of_now_and_says_what_it_means_that_there_is_none(name: str) -> None:
+    """It showed the last number that there had been in the shown time: "50 %" of slots while there was no engine."""
+    for panel in panels(board(name)):
+        if panel["type"] == "stat":
+            (target,) = panel["targets"]
+            assert target["instant"] or target["expr"].endswith(" or vector(NaN)"), panel["title"]
+            assert panel["options"]["reduceOptions"]["calcs"] == ["last"], panel["title"]
+            defaults = panel["fieldConfig"]["defaults"]
+            (special,) = [each["options"] for each in defaults["mappings"] if each["type"] == "special"]
+            assert (special["match"], special["result"]["text"]) == ("null+nan", defaults["noValue"]), panel["title"]
+
+
+@BOARDS
 def test_every_series_has_a_name(name: str) -> None:
     """A legend of raw labels can't be read."""
     for panel in panels(board(name)):

@@ -24,6 +24,7 @@ def shows(
     seen: Mapping[str, str],
     expected: Mapping[str, float],
     chosen: Mapping[str, Sequence[str]] | None = None,
+    form: str = "{}",
 ) -> None:
     """The query of a panel has these values, a quarter of an hour after the series began.
 
@@ -32,6 +33,7 @@ def shows(
         seen: series to what ``promtool`` writes for their samples, one each five seconds.
         expected: labels as in PromQL to value.
         chosen: values of variables; All where nothing is picked.
+        form: what is asked of the query, which stands for ``{}``.
     """
     (query,) = [each for each in queries() if (each.board, each.panel, each.ref) == asked]
     picked = {"gateway": (), "engine": (), "model": (), "key": (), **(chosen or {})}
@@ -40,7 +42,7 @@ def shows(
         "input_series": [{"series": name, "values": values} for name, values in seen.items()],
         "promql_expr_test": [
             {
-                "expr": filled(query.expr, picked, rate_interval="20s", shown="10m"),
+                "expr": form.replace("{}", f"({filled(query.expr, picked, rate_interval='20s', shown='10m')})"),
                 "eval_time": "15m",
                 "exp_samples": [{"labels": labels, "value": value} for labels, value in expected.items()],
             }
@@ -81,6 +83,15 @@ def test_engine_that_is_ready_is_not_missing_where_it_is_the_one_that_was_picked
         {"{}": 0.0},
         {"engine": ["e0"]},
     )
+
+
+def test_share_of_slots_is_no_number_while_there_is_none(tmp_path: Path) -> None:
+    """Not nothing, in whose place the last number before would be shown."""
+    seen = {
+        f"api_active_requests{{{GATEWAY}}}": "4+0x90 0+0x90",
+        f"api_max_active{{{GATEWAY}}}": "8+0x90 0+0x90",
+    }
+    shows(tmp_path, ("overview", "Slots in use", "A"), seen, {"{}": 1}, form="count({} != {})")
 
 
 def test_heat_of_waits_is_how_many_a_second_as_its_unit_says(tmp_path: Path) -> None:
