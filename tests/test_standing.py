@@ -114,6 +114,12 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
             "",
         ),
         (
+            seen(0, refused={Reason.TOO_MANY_CONNECTIONS: 20}),
+            Kind.REFUSING,
+            "Refusing: 0 of 8 slots are busy, 20 were refused in the last 10 s (too_many_connections).",
+            "As many clients are connected as may be: raise MAX_CONNECTIONS",
+        ),
+        (
             seen(0, refused={Reason.ENGINE_FAILED: 1}),
             Kind.EASED,
             "Refusing no longer: all 8 slots are free, but 1 was refused in the last 10 s (engine_failed).",

@@ -38,7 +38,7 @@ from headgate.api.connection import Connection, cancel_arriving, close_after_ans
 from headgate.api.console import burst, reference
 from headgate.api.generation import Generation
 from headgate.api.guard import Guard, Sweep
-from headgate.call import Limits
+from headgate.call import Limits, priority
 from headgate.charges import Charges
 from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
@@ -349,6 +349,8 @@ class Gateway:
         """A connection brought what never became a request."""
         status = str(problems.STATUS[refusal.reason])
         self.metrics.requests.add((OTHER, OTHER, ANONYMOUS, status, refusal.reason))
+        if refusal.reason is Reason.TOO_MANY_CONNECTIONS:  # for want of room, whatever it would have been
+            self.metrics.refusals.add((refusal.reason, priority(0), OTHER, ANONYMOUS))
 
     # The pool and the gate, joined.
 

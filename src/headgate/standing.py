@@ -219,7 +219,7 @@ def _refusing(seen: Seen) -> Standing:
     reason = max(seen.refused, key=lambda each: seen.refused[each])
     which = reason if seen.refused[reason] == total else f"{seen.refused[reason]} {reason}"
     refused = f"{total} {'was' if total == 1 else 'were'} refused in the last {seen.lately_s} s ({which})"
-    if seen.active >= seen.slots:
+    if seen.active >= seen.slots or reason == Reason.TOO_MANY_CONNECTIONS:  # which has nothing to do with slots
         wait = f", {_wait(seen.waiting)}" if seen.waiting else ""
         return Standing(Kind.REFUSING, f"Refusing: {_held(seen)}{wait}, {refused}.", _mend(reason, seen))
     now = _held(seen) if seen.active else _free(seen)
@@ -243,6 +243,10 @@ def _mend(reason: str, seen: Seen) -> str:
             return f"No engine was ready within {seen.wake_timeout_s:g} s (WAKE_TIMEOUT_S); see the engines below."
         case Reason.ENGINE_FAILED:
             return "The engine failed at them; its log says why. See the engines below."
+        case Reason.TOO_MANY_CONNECTIONS:
+            return (
+                "As many clients are connected as may be: raise MAX_CONNECTIONS, and the limit of open files with it."
+            )
         case Reason.REQUEST_TIMEOUT:
             return f"{seen.request_timeout_s:g} s (REQUEST_TIMEOUT_S) passed before their first token. {_more(seen)}"
         case _:

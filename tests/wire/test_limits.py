@@ -326,7 +326,22 @@ def test_connection_too_many_is_503_and_the_next_after_a_leaving_is_served(stric
     finally:
         for client in clients:
             client.close()
-    assert strict.metric("api_requests_total", status="503", reason="too_many_connections") >= 1
+    turned_away = strict.metric("api_requests_total", status="503", reason="too_many_connections")
+    assert turned_away >= 1
+    assert strict.metric("api_refusals_total", reason="too_many_connections") == turned_away
+
+
+def test_page_and_status_say_that_there_are_too_many_connections(engine: Engine) -> None:
+    """While clients were turned away "all 8 slots are free, a newcomer starts at once" stood there."""
+    with gateway(engine, "--max-connections", "1") as gate:
+        gate.status()  # its connection is the one
+        with gate.client() as client:
+            assert client.reply().status == 503
+        wait_until(lambda: gate.status()["standing"]["kind"] == "refusing", "the next second has seen it")
+        status = gate.status()
+        assert status["refusals"] == {"too_many_connections": 1}
+        assert "1 was refused in the last 10 s (too_many_connections)" in status["standing"]["says"]
+        assert "raise MAX_CONNECTIONS" in status["standing"]["advice"]
 
 
 def served(gate: Gateway) -> bool:

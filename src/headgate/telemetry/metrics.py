@@ -72,7 +72,9 @@ class Metrics(Collector):
             ("kind", "model", "key"),
         )
         self.refusals = Counter(
-            "api_refusals", "Generation requests refused by the gateway.", ("reason", "priority", "model", "key")
+            "api_refusals",
+            "Generation requests refused by the gateway, and connections of which there were too many.",
+            ("reason", "priority", "model", "key"),
         )
         self.cancelled = Counter(
             "api_cancelled", "Clients that left, by stage: arriving, queued, waiting_first, streaming.", ("stage",)
