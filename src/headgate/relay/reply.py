@@ -236,7 +236,7 @@ class Reply:
         self._clock = clock
         self._arrived = arrived
         self.headers = headers
-        self._first = first
+        self._first: Callable[[float], None] | None = first
         self.gap = gap
         self._trouble = trouble
         self._retry_after_s = retry_after_s
@@ -547,14 +547,20 @@ class Reply:
         if self._says:
             self._start_stream()
             self.committed = True
+            self._tell_first()
         elif not self.started:
             return  # comments alone don't commit: an error may still come and deserve its own status
         self._sink.write(b"".join(out))
 
+    def _tell_first(self) -> None:
+        """Once, and of an event that has gone out: one that an error came right behind is no answer's first."""
+        if self._first is not None and self.first_event_at is not None:
+            first, self._first = self._first, None
+            first(self.first_event_at - self._arrived)
+
     def _mark_event(self, now: float) -> None:
         if self.first_event_at is None:
             self.first_event_at = now
-            self._first(now - self._arrived)
         else:
             self.gap(now - self._last_event_at)
         self._last_event_at = now
