@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -67,6 +67,7 @@ from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
 from headgate.telemetry.metrics import OTHER, Metrics
 from headgate.telemetry.nvml import Driver
+from headgate.telemetry.outlet import Outlet
 from headgate.telemetry.slo import Objectives
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def is_loopback(host: str) -> bool:
 class Gateway:
     """Everything that runs, for one event loop."""
 
-    def __init__(self, settings: Settings, log_stream: TextIO, *, log_as_json: bool) -> None:
+    def __init__(self, settings: Settings, log_stream: logs.Stream, *, log_as_json: bool) -> None:
         self.settings = settings
         self._clock = time.monotonic
         self.admin_key = settings.admin_key or secrets.token_urlsafe(24)
@@ -496,12 +497,13 @@ def serve(settings: Settings, *, announce: Callable[[Gateway, str], None]) -> in
     """
     stream = logs.default_stream()
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not stream.isatty())
-    logs.configure(stream, as_json=as_json, level=settings.log_level)
-    _raise_file_limit()
-    _give_memory_back()
-    listener = listen(settings.host, settings.port)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(settings, listener, stream, as_json, announce))
+    with contextlib.closing(Outlet(stream.fileno())) as outlet:
+        logs.configure(outlet, as_json=as_json, level=settings.log_level)
+        _raise_file_limit()
+        _give_memory_back()
+        listener = listen(settings.host, settings.port)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_run(settings, listener, outlet, as_json, announce))
 
 
 def _raise_file_limit() -> None:
@@ -532,7 +534,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _run(
     settings: Settings,
     listener: socket.socket,
-    stream: TextIO,
+    stream: logs.Stream,
     as_json: bool,
     announce: Callable[[Gateway, str], None],
 ) -> int:

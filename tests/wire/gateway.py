@@ -147,9 +147,16 @@ def sample(page: str, name: str, labels: dict[str, str]) -> float:
 
 @contextmanager
 def gateway(
-    engine: Engine | str | None, *flags: str, env: dict[str, str] | None = None, ready: bool = True
+    engine: Engine | str | None,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    ready: bool = True,
+    log_to: int | None = None,
 ) -> Iterator[Gateway]:
-    """A gateway in front of ``engine`` (or a URL), or with a simulated engine of its own where that is None."""
+    """A gateway in front of ``engine`` (or a URL), or with a simulated engine of its own where that is None.
+
+    ``log_to``: a file descriptor that its log goes to, so that nobody looks at it here.
+    """
     given = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     for name in BARE:
         given.pop(name.upper(), None)
@@ -161,7 +168,7 @@ def gateway(
         process = subprocess.Popen(
             [sys.executable, "-m", "headgate", "serve", "--port", "0", "--log-format", "json", *remote, *flags],
             stdout=subprocess.PIPE,
-            stderr=stderr,
+            stderr=stderr if log_to is None else log_to,
             text=True,
             cwd=folder,
             env={**given, "HEADGATE_CACHE_DIR": str(Path(folder) / "cache"), **(env or {})},

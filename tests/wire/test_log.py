@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.telemetry.test_outlet import fill
 from tests.wire.client import chat
 from tests.wire.gateway import Gateway, gateway
 from tests.wire.scripted import JSON, SSE, TRIES, chunked, scripted_engine, sized
@@ -77,6 +79,22 @@ def test_what_is_turned_away_at_the_door_is_counted_and_has_no_line(gate: Gatewa
     """Whoever has no key can't fill a disk."""
     gate.until_counted(1, reason="unsupported_media_type")
     assert "door" not in gate.log()
+
+
+def test_log_that_nobody_reads_holds_nothing_up() -> None:
+    """A terminal on hold, or a collector that hangs: with its pipe full the gateway answered nothing any more."""
+    reads, writes = os.pipe()
+    fill(writes)
+    try:
+        with scripted_engine() as engine, gateway(engine.url, log_to=writes) as gate:
+            engine.say(WHOLE)
+            assert gate.ask(chat(stream=False)).status == 200
+            assert gate.get("/health").status_code == 200
+            gate.terminate()
+            assert gate.exit_status() == 0
+    finally:
+        os.close(reads)
+        os.close(writes)
 
 
 def test_engines_id_is_that_of_the_call(gate: Gateway) -> None:

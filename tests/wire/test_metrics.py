@@ -200,9 +200,7 @@ def test_500_of_a_living_engine_is_one_try(gate: Gateway, engine: Scripted, book
     books.until(request(500, "engine_failed", tries={"engine_failed": 1}, waits=GRANTED, batches=(1,), slo="failed"))
 
 
-def test_event_that_an_error_came_right_behind_is_no_first_token(
-    gate: Gateway, engine: Scripted, books: Books
-) -> None:
+def test_event_that_an_error_came_right_behind_is_no_first_token(gate: Gateway, engine: Scripted, books: Books) -> None:
     """Nothing of it went out, and it was among the times to first tokens; with its second try it was there twice."""
     engine.say(SSE + chunked(HELLO + b'data: {"error":{"message":"no","code":500}}\n\n'))
     assert gate.ask().status == 500

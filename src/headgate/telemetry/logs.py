@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import msgspec
 
@@ -23,6 +23,13 @@ FLUSH_S = 0.02
 
 _encoder = msgspec.json.Encoder()
 _TO_QUOTE = re.compile(r'[ ="]')
+
+
+class Stream(Protocol):
+    """Where lines go: an ``Outlet``."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
 
 
 @lru_cache(maxsize=2)
@@ -61,7 +68,7 @@ class _TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
 
 
-def configure(stream: TextIO, *, as_json: bool, level: str) -> None:
+def configure(stream: Stream, *, as_json: bool, level: str) -> None:
     """Send everything to ``stream``. ``level`` is a name of ``logging``, in any case."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonFormatter() if as_json else _TextFormatter())
@@ -81,7 +88,7 @@ class RequestLog:
         level: the log level; above ``info`` only requests that failed are written, above ``warning`` none.
     """
 
-    def __init__(self, stream: TextIO, *, as_json: bool, level: str) -> None:
+    def __init__(self, stream: Stream, *, as_json: bool, level: str) -> None:
         self._stream = stream
         self._as_json = as_json
         number = logging.getLevelNamesMapping()[level.upper()]
