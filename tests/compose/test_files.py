@@ -28,8 +28,8 @@ from tests.wire.gateway import wait_until
 
 COMPOSE = ROOT / "compose"
 VARIANTS = ("compose.yaml", "compose.remote.yaml", "compose.cpu.yaml")
-SECRETS = ["HEADGATE_API_KEY", "HEADGATE_ADMIN_KEY", "GRAFANA_ADMIN_PASSWORD", "WEBUI_ADMIN_PASSWORD"]
-SECRETS += ["WEBUI_SECRET_KEY", "REDIS_PASSWORD"]
+SECRETS = ["HEADGATE_API_KEY", "HEADGATE_ADMIN_KEY", "HEADGATE_ENGINE_API_KEY", "GRAFANA_ADMIN_PASSWORD"]
+SECRETS += ["WEBUI_ADMIN_PASSWORD", "WEBUI_SECRET_KEY", "REDIS_PASSWORD"]
 DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
 NOT_READ_ONLY = {"open-webui", "dcgm-exporter"}
 """Their software writes to its own folders."""
@@ -185,6 +185,15 @@ def test_no_secret_has_a_value_or_a_default() -> None:
             assert not re.search(rf"^{secret}=.", text, re.MULTILINE), f"{file}: {secret} has a value"
         for name, value in re.findall(r"^ *(\w*(?:PASSWORD|KEY|TOKEN|SECRET|AUTH)\w*)[:=] *(\S*)", text, re.MULTILINE):
             assert value.startswith("${") or not value, f"{file}: {name} has a value"
+
+
+def test_engine_in_a_container_of_its_own_asks_for_a_key_that_the_gateway_alone_has() -> None:
+    """Its port is published to nobody, and containers of the stack and users of the machine could reach it."""
+    holds = {name: service["environment"] for name, service in services("compose.remote.yaml").items()}
+    key = holds["vllm"]["VLLM_API_KEY"]
+    assert key == holds["gateway"]["HEADGATE_ENGINE_API_KEY"]
+    assert key.startswith("${HEADGATE_ENGINE_API_KEY:?")
+    assert {name for name, given in holds.items() if key in given.values()} == {"vllm", "gateway"}
 
 
 @each_service

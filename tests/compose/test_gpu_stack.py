@@ -54,6 +54,13 @@ def test_whole_stack_comes_up_healthy_and_smoke_finds_nothing_wrong(stack: Stack
     assert "scrapes the GPUs" in said
 
 
+def test_nobody_goes_past_the_gate(stack: Stack) -> None:
+    if engine_of(stack) != "vllm":
+        pytest.skip("its engine listens on loopback, inside the gateway's container")
+    asked = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://vllm:8000/v1/models")
+    assert stack.inside("grafana", *asked) == "401"
+
+
 def test_gpus_are_reserved_for_the_engine_and_the_exporter(stack: Stack) -> None:
     for service in (engine_of(stack), "dcgm-exporter"):
         host = stack.inspect(service)["HostConfig"]
