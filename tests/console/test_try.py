@@ -12,6 +12,7 @@ from tests.console.conftest import Open
 from tests.simulated import Engine
 from tests.wire.client import CHAT, chat
 from tests.wire.gateway import Gateway, gateway
+from tests.wire.scripted import SSE, chunked, scripted_engine
 
 
 def send(page: Page, tokens: int, *, stream: bool = True) -> None:
@@ -99,6 +100,17 @@ def test_answer_that_was_cut_short_never_looks_whole(gate: Gateway, engine: Engi
     engine.faults({"kind": "cut", "after_events": 100})
     send(page, 200)
     state(page, re.compile("^The answer was cut short: The answer was cut short: the engine"))
+
+
+def test_answer_that_the_page_cannot_read_is_given_up_and_its_slot_with_it(look: Open) -> None:
+    """The page said that it was over, and went on taking it: the slot was held, and nothing could stop it."""
+    with scripted_engine() as script, gateway(script.url) as gate:
+        page = look(gate)
+        expect(page.locator("#model option")).to_have_count(1)
+        script.say(SSE + chunked(b"data: {oops}\n\n")[: -len(b"0\r\n\r\n")])
+        send(page, 5)
+        state(page, "The answer can't be read.")
+        gate.until(active=0)
 
 
 def test_burst_fills_slots_and_line_and_the_rest_is_refused(gate: Gateway, engine: Engine, look: Open) -> None:

@@ -66,8 +66,9 @@ async function run(task) {
     await task(box.abort.signal);
   } catch (error) {
     if (box.abort.signal.aborted) tell("stopped", "Stopped. Its slot is free again, and the engine has dropped its work.");
-    else tell("refused", "The connection to the gateway broke.");
+    else tell("refused", error instanceof SyntaxError ? "The answer can't be read." : "The connection to the gateway broke.");
   } finally {
+    box.abort.abort(); // what is left of an answer that couldn't be read to its end holds a slot
     clearInterval(box.clock);
     if (box.counting === undefined) say(byId("clock"), "");
     const focused = document.activeElement === byId("stop");
