@@ -15,7 +15,13 @@ from tests.wire.gateway import Gateway, gateway
 from tests.wire.scripted import SSE, chunked, scripted_engine
 
 
+def knows_the_model(page: Page) -> None:
+    """Before its first picture has come the box has no model to ask for."""
+    expect(page.locator("#model option")).to_have_count(1)
+
+
 def send(page: Page, tokens: int, *, stream: bool = True) -> None:
+    knows_the_model(page)
     page.fill("#tokens", str(tokens))
     page.set_checked("#stream", stream)
     page.click("#send")
@@ -72,7 +78,6 @@ def test_refusal_is_shown_with_its_reason_and_counts_down(gate: Gateway, look: O
 def test_one_that_waited_in_vain_is_told_so_in_its_stream(engine: Engine, look: Open) -> None:
     with gateway(engine, "--max-active", "1", "--queue-timeout-s", "2") as gate, gate.hold(1, tokens=60_000):
         page = look(gate)
-        expect(page.locator("#model option")).to_have_count(1)
         send(page, 5)
         expect(page.locator("#clock")).to_have_text(re.compile("^place 1"))
         state(page, re.compile(r"^Refused with queue_timeout: .*within 2 s\."))
@@ -106,7 +111,6 @@ def test_answer_that_the_page_cannot_read_is_given_up_and_its_slot_with_it(look:
     """The page said that it was over, and went on taking it: the slot was held, and nothing could stop it."""
     with scripted_engine() as script, gateway(script.url) as gate:
         page = look(gate)
-        expect(page.locator("#model option")).to_have_count(1)
         script.say(SSE + chunked(b"data: {oops}\n\n")[: -len(b"0\r\n\r\n")])
         send(page, 5)
         state(page, "The answer can't be read.")
@@ -115,6 +119,7 @@ def test_answer_that_the_page_cannot_read_is_given_up_and_its_slot_with_it(look:
 
 def test_burst_fills_slots_and_line_and_the_rest_is_refused(gate: Gateway, engine: Engine, look: Open) -> None:
     page = look(gate)
+    knows_the_model(page)
     page.fill("#tokens", "30")
     with gate.hold(1):
         page.click("#burst")
@@ -127,6 +132,7 @@ def test_burst_fills_slots_and_line_and_the_rest_is_refused(gate: Gateway, engin
 
 def test_stop_ends_a_burst_with_all_its_work(gate: Gateway, engine: Engine, look: Open) -> None:
     page = look(gate)
+    knows_the_model(page)
     page.fill("#tokens", "60000")
     page.click("#burst")
     expect(page.locator(".fate.answering")).to_have_count(2)
