@@ -162,6 +162,9 @@ def engines(upstream: Upstream) -> Any:
         def any_ready(self) -> str:
             return "e0"
 
+        def given_up(self) -> bool:
+            return False
+
         def eta_s(self) -> float:
             return 0.0
 

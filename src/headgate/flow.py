@@ -278,9 +278,6 @@ class Flow:
     # With slots.
 
     async def _gated(self, call: Call, reply: Reply, life: Life) -> Ending:
-        if self._engines.given_up():
-            what = "The model is not ready: its engine failed again and again, and has to be mended."
-            raise Refusal(Reason.ENGINE_UNAVAILABLE, what, retry_after_s=GIVEN_UP_S)
         lease: Lease | None = None
         kept: Lease | None = None
         tells = call.tells_place and call.plan.streamed
@@ -296,6 +293,9 @@ class Flow:
             free = (
                 self._gate.acquire_nowait(weight=call.asked.sequences, claim=claim, who=who) if lease is None else None
             )
+            if free is None and lease is None and self._engines.given_up():
+                what = "The model is not ready: its engine failed again and again, and has to be mended."
+                raise Refusal(Reason.ENGINE_UNAVAILABLE, what, retry_after_s=GIVEN_UP_S)
             if free is None and life.trace is not None:
                 life.trace.waits(unready=self._engines.any_ready() is None)
             lease = free or await self._gate.acquire(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from loadtest.overhead.client import spread_ms
 
 
@@ -12,3 +15,16 @@ def test_percentiles_are_nearest_rank() -> None:
     assert hundred == {"p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100.0}
     assert spread_ms([7 * 10**6]) == {"p50": 7.0, "p90": 7.0, "p99": 7.0, "max": 7.0}
     assert spread_ms([]) is None
+
+
+def test_what_a_request_takes_inside_is_measured_with_stand_ins_that_fit() -> None:
+    """A stand-in that lacks something has every request fail, and a failure's time would be told."""
+    run = subprocess.run(
+        [sys.executable, "-m", "loadtest.overhead.inside", "--batches", "1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "µs per whole request" in run.stdout
+    assert not run.stderr
