@@ -28,11 +28,15 @@ def test_delays_do_not_shrink_with_failures_and_never_pass_the_cap(failures: int
 
 @settings(deadline=None)
 @given(st.lists(st.none() | st.floats(min_value=0, max_value=59.9), min_size=1, max_size=10))
-def test_starts_that_did_not_last_are_given_up_on_after_five(lives_s: list[float | None]) -> None:
+def test_starts_that_did_not_last_are_waited_for_ever_longer(lives_s: list[float | None]) -> None:
     backoff, failures = Backoff(), 0
     for ready_for_s in lives_s:
         failures = backoff.failures_after(failures, ready_for_s)
-    assert backoff.give_up(failures) == (len(lives_s) >= 5)
+    assert failures == len(lives_s)
+
+
+def test_five_starts_that_failed_are_enough() -> None:
+    assert [Backoff().give_up(failed) for failed in range(7)] == [False] * 5 + [True] * 2
 
 
 @settings(deadline=None)

@@ -148,6 +148,24 @@ def test_a_crash_loop_ends_in_failed_with_the_last_words_and_an_operators_restar
     asyncio.run(scenario())
 
 
+def test_an_engine_that_was_ready_is_started_again_however_often_it_crashes(tmp_path: Path) -> None:
+    """Somebody who sent a request that kills it five times in a row had it given up on, for everybody."""
+
+    async def scenario() -> None:
+        family = Family(tmp_path)
+        engine = Watched(Scripted({"family": family.path}), backoff=PROMPT)
+        engine.supervisor.start()
+        for life in range(1, PROMPT.attempts + 3):
+            pids = await family.pids()
+            await engine.until_state(State.READY, starts=life)
+            os.kill(pids[0], signal.SIGKILL)
+            await engine.until(lambda: engine.supervisor.state is not State.READY)
+        assert State.FAILED not in engine.states
+        await engine.supervisor.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_failed_engine_can_be_stopped() -> None:
     async def scenario() -> None:
         engine = Watched(Scripted({"exits": 1}), backoff=Backoff(attempts=1))

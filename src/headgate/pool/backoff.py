@@ -19,8 +19,8 @@ class Backoff:
         cap_s: no delay is longer, jitter included.
         jitter: the share of a delay that chance may add, so that engines that died together do not start
             together.
-        attempts: this many failures in a row are given up on.
-        settled_s: an engine that was ready for so long was a good start; the count begins anew.
+        attempts: an engine that was never ready in so many starts in a row is given up on.
+        settled_s: after an engine was ready for so long the next failure counts as the first.
     """
 
     first_s: float = 0.5
@@ -31,14 +31,17 @@ class Backoff:
     settled_s: float = 60.0
 
     def failures_after(self, failures: int, ready_for_s: float | None) -> int:
-        """The failures in a row, this one too; ``ready_for_s`` is None if it never was ready."""
+        """The failures in a row, this one too, for the delay; ``ready_for_s`` is None if it never was ready."""
         if ready_for_s is not None and ready_for_s >= self.settled_s:
             return 1
         return failures + 1
 
-    def give_up(self, failures: int) -> bool:
-        """Whether so many failures in a row are enough."""
-        return failures >= self.attempts
+    def give_up(self, failed_starts: int) -> bool:
+        """Whether an engine that was never ready in so many starts in a row is started no more.
+
+        One that was ready is started again however often it crashes: it can serve, and what kills it may be a request.
+        """
+        return failed_starts >= self.attempts
 
     def delay_s(self, failures: int, chance: float) -> float:
         """Seconds until the next start, after so many failures in a row; ``chance`` lies in [0, 1)."""

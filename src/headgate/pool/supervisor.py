@@ -122,7 +122,7 @@ class Supervisor:
         self._wanted = False
         self._restart_asked = False
         self._cause = _Ending.ASKED
-        self._failures = 0
+        self._failures = self._failed_starts = 0
         self._retry_at_s = 0.0
 
         self._process: EngineProcess | None = None
@@ -304,7 +304,7 @@ class Supervisor:
         """One life of the engine, from its start until it has to end."""
         self.starts[self._cause.value] += 1
         if self._cause is not _Ending.CRASHED:
-            self._failures = 0
+            self._failures = self._failed_starts = 0
         self._restart_asked = False
         self._first_ready_s = None
         self._load = None
@@ -486,6 +486,7 @@ class Supervisor:
         self._log.error("engine %s: %s\n%s", self.name, self.failure, "\n".join(self._last_lines))
         if was_started:
             self._failures = self._backoff.failures_after(self._failures, ready_for_s)
+            self._failed_starts = self._failed_starts + 1 if ready_for_s is None else 0
             delay_s = self._backoff.delay_s(self._failures, self._chance())
         else:  # no file may be opened, say: no failure of the engine, and trying costs little
             delay_s = self._backoff.delay_s(self._backoff.attempts, self._chance())
@@ -494,8 +495,9 @@ class Supervisor:
         if self.state is State.STOPPED:  # it was draining: it has only left early
             self._wanted = False
             return
-        if was_started and self._backoff.give_up(self._failures):
-            self._log.error("engine %s failed %d times in a row and is given up on", self.name, self._failures)
+        if was_started and self._backoff.give_up(self._failed_starts):
+            starts = self._failed_starts
+            self._log.error("engine %s failed to start %d times in a row and is given up on", self.name, starts)
             self._move(Event.GAVE_UP)
         while self._wanted and not self._restart_asked:
             wait_s = None if self.state is State.FAILED else self._retry_at_s - self._clock()
