@@ -209,3 +209,12 @@ def test_an_address_makes_the_url_it_came_from() -> None:
 
 def test_no_engine_gets_a_port_that_an_outgoing_connection_could_take() -> None:
     assert all(free_port() < 32768 for _ in range(20))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:sekret@127.0.0.1:9", "me:sekret@127.0.0.1", "http://:sekret@h:x", "//s:sekret@"]
+)
+def test_a_password_in_an_address_is_not_told_again(url: str) -> None:
+    with pytest.raises(ValueError, match="ENGINE_URLS has") as refused:
+        parse_url(url)
+    assert "sekret" not in str(refused.value)

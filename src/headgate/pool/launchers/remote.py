@@ -6,12 +6,14 @@ Nothing is started and nothing is stopped; the supervisor only looks whether it 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from headgate.pool.launchers import Address, Launch
 
 _EXAMPLE = "Give something like http://10.0.0.5:8000, with a path before /v1 if there is one."
+_LOGIN = re.compile(r"(//|^)[^/]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,10 @@ def parse_url(url: str) -> Address:
         ValueError: it is no base URL of an engine.
     """
 
+    shown = _LOGIN.sub(r"\1...@", url)  # a password is for nobody's log
+
     def refused(why: str) -> ValueError:
-        return ValueError(f"ENGINE_URLS has {url!r}, {why}. {_EXAMPLE}")
+        return ValueError(f"ENGINE_URLS has {shown!r}, {why}. {_EXAMPLE}")
 
     try:
         parts = urlsplit(url.strip())
