@@ -344,9 +344,8 @@ class Flow:
                 if await self._engines.recovered(lease.engine) and broke.answer is not None:
                     return reply.pass_on(broke.answer)  # the engine lives: this answer was meant for this request
                 if life.failures > 1:
-                    raise Refusal(
-                        Reason.ENGINE_FAILED, f"Two engines died at this request; the last, {broke}."
-                    ) from None
+                    what = f"An engine died at each of this request's two tries; at the second, {broke}."
+                    raise Refusal(Reason.ENGINE_FAILED, what) from None
 
     def _take_a_slot(self, rank: int) -> None:
         """Put the least urgent of those who hold slots back in line, if it is less urgent and has been sent nothing.
