@@ -50,7 +50,7 @@ test-compose: $(VENV)/.dev ## the Docker stack, built and run in an engine of it
 	@sh tests/tools.sh docker
 	$(BIN)/python -m pytest -q -m compose tests/compose $(ARGS)
 
-test-chaos: $(VENV)/.dev ## load and faults at once, the short profile (two minutes)
+test-chaos: $(VENV)/.dev ## load and faults at once, the short profile (a minute)
 	$(BIN)/python -m pytest -q -m chaos tests/loadtest $(ARGS)
 
 test-clients: $(VENV)/.dev ## OpenAI's, Anthropic's, LangChain's and LiteLLM's clients (installs them, 0.9 GB, once; three minutes)
