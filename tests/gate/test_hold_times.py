@@ -141,7 +141,20 @@ def test_an_answer_says_it_of_those_that_may_end_at_any_time_too() -> None:
 def test_a_time_is_never_expected_to_be_nothing_or_for_ever() -> None:
     holds = told_apart()
     assert holds.length(-1e9) == LEAST_LENGTH
+    for _ in range(200):
+        for answer in (20.0,) * 40 + (4000.0,):
+            holds.learn(seconds_for(answer), 1, answer)
     assert holds.length(1e9) == MOST_LENGTH
+
+
+def test_answers_that_were_nearly_alike_say_little_of_one_that_is_far_from_them() -> None:
+    """A new key's line was refused for a wait of minutes that was one of 9 s: chance, drawn out a hundred times."""
+    dice = random.Random(7)
+    holds = HoldTimes()
+    for _ in range(200):
+        answer = dice.uniform(4.9, 5.1)
+        holds.learn(dice.uniform(2.0, 4.0) + answer - 5.0, 1, answer)
+    assert 1.0 < holds.length(128.0) < 2.0
 
 
 def test_where_all_are_expected_to_be_alike_nobody_is_told_apart() -> None:

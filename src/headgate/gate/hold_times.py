@@ -25,6 +25,7 @@ FIRST_SPREAD = 2.4  # standard deviations over the mean: as far as three mean de
 MEMORY = 64  # slots' worth of completions that the means remember
 LEAST_OF_HOLD, MOST_OF_HOLD = 0.5, 16.0  # what the tempo of tokens may make of the mean hold, times
 LEAST_LENGTH, MOST_LENGTH = 1 / 16, 16.0  # what an expected answer may make of it, times
+FURTHEST = sqrt(MEMORY)  # standard deviations: no further from the mean can one be of those that are remembered
 LONG = 1.5  # mean deviations over the mean
 _RANDOM = 0.368  # deviation over mean from which an end may come at any time: half of what is exponential, 1/e
 
@@ -127,7 +128,9 @@ class HoldTimes:
         """How long one whose answers are expected to be so long holds its slots, times the mean."""
         if not self._slope_s:
             return 1.0
-        length = 1.0 + self._slope_s * (answer - self._answer) / self.mean_s
+        furthest = FURTHEST * sqrt(self._answer_var)
+        off = min(max(answer - self._answer, -furthest), furthest)
+        length = 1.0 + self._slope_s * off / self.mean_s
         return min(max(length, LEAST_LENGTH), MOST_LENGTH)
 
     def now_s(self, holders: Iterable[Ticket]) -> float:
