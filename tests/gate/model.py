@@ -366,10 +366,10 @@ class Rig:
     def _hopeful(self, ticket: Ticket) -> bool:
         """Whether even a hopeful forecast says that the promise can be kept. The forecast itself is tested alone."""
         promise_s = min(self.rules.queue_timeout_s, ticket.claim.deadline_s)
-        slots, ahead, length = self.ledger._slots, 0.0, 1.0
-        if self.line:
-            weights = sum(min(each.ticket.weight, slots.largest) for each in self.line)
-            ahead = self.mirror.before(ticket) * weights / len(self.line)
+        slots, before = self.ledger._slots, self.mirror.before(ticket)
+        ahead, length = float(before), 1.0
+        if before == len(self.line) > 0:  # all who wait go before it, so it is known who they are
+            ahead = sum(min(each.ticket.weight, slots.largest) for each in self.line)
             length = self.ledger._holds.length(sum(each.ticket.claim.answer for each in self.line) / len(self.line))
         weight = min(ticket.weight, slots.largest)
         told = self.ledger._forecast.newcomer_s(self.now, ahead, length, weight, slots.last_total, slots.holders)

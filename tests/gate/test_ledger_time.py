@@ -8,6 +8,7 @@ import pytest
 
 from headgate.errors import Reason
 from headgate.gate import Claim, Ledger
+from headgate.gate.orders import make_order
 from headgate.gate.outcomes import Granted, Refused
 from tests.gate.says import a_ledger, granted, reason, served, waiting
 
@@ -99,6 +100,24 @@ def test_in_reject_mode_newcomers_are_refused_while_those_who_waited_for_waking_
     ledger.resize(1.0, "e0", 1)
     assert reason(ledger.offer(1.0)) is Reason.SLOTS_BUSY
     assert held[1].waiting
+
+
+@pytest.mark.parametrize(("batch", "weight", "batch_s", "chats"), [(15, 1, 30.0, 45), (6, 8, 3.0, 80)])
+def test_nobody_is_refused_for_those_who_wait_behind_it(batch: int, weight: int, batch_s: float, chats: int) -> None:
+    """They were counted as heavy and long as the line is in the mean: beside a batch a wait of 17 s was one of 50."""
+    ledger = a_ledger(8, queue_max=200, order=make_order("priority"))
+    now = 0.0
+    for number in range(320):
+        held_s, answer = (batch_s, 400.0) if number % 16 == 0 else (3.0, 20.0)
+        ticket = granted(ledger.offer(now, claim=Claim(answer=answer)))
+        now += held_s
+        ledger.leave(now, ticket)
+    for _ in range(8):
+        granted(ledger.offer(now, claim=Claim(answer=20.0)))
+    for _ in range(batch):
+        waiting(ledger.offer(now, weight, claim=Claim(rank=10, answer=400.0)))
+    for _ in range(chats):
+        waiting(ledger.offer(now, claim=Claim(answer=20.0)))
 
 
 # Draining

@@ -453,10 +453,10 @@ class Ledger:
 
     def _wait_s(self, now: float, ticket: Ticket) -> tuple[float, float]:
         """How long a newcomer will wait, which is in the order already, and how long at least."""
-        slots, ahead, length = self._slots, 0.0, 1.0
-        others = len(self._order) - 1
-        if others:
-            ahead = self._order.before(ticket) * self._weights.within(slots.largest) / others
+        slots, before, others = self._slots, self._order.before(ticket), len(self._order) - 1
+        ahead, length = float(before), 1.0
+        if before == others > 0:  # of only some of those who wait nobody knows how heavy and how long they are
+            ahead = self._weights.within(slots.largest)
             length = self._holds.length(self._waiting_answers / others)
         weight = min(ticket.weight, slots.largest)
         return self._forecast.newcomer_s(now, ahead, length, weight, slots.last_total, slots.holders)
