@@ -128,10 +128,14 @@ class HoldTimes:
         """How long one whose answers are expected to be so long holds its slots, times the mean."""
         if not self._slope_s:
             return 1.0
-        furthest = FURTHEST * sqrt(self._answer_var)
-        off = min(max(answer - self._answer, -furthest), furthest)
+        off = min(max(answer - self._answer, -self._furthest), self._furthest)
         length = 1.0 + self._slope_s * off / self.mean_s
         return min(max(length, LEAST_LENGTH), MOST_LENGTH)
+
+    @property
+    def _furthest(self) -> float:
+        """So many tokens an answer is from the mean at most, for what it says."""
+        return FURTHEST * sqrt(self._answer_var)
 
     def now_s(self, holders: Iterable[Ticket]) -> float:
         """The mean as tokens come now; 0 where nothing is known.
@@ -166,12 +170,16 @@ class HoldTimes:
             mean_s = self.now_s(holders)
         mean_s = mean_s or SLOT_S * slots
         beyond_s, mass = 0.0, self._mass
+        slope_s = self._slope_s * mean_s / self.mean_s if self._slope_s else 0.0
+        # As ``length`` has it, in place: of a thousand slots hundreds may be looked at, at each who comes.
+        most_s = min(slope_s * self._furthest, (MOST_LENGTH - 1.0) * mean_s)
         for ticket in holders:
             over_s = now - ticket.granted_at - mean_s
             if over_s <= 0:
                 break
-            if self._slope_s:
-                over_s -= mean_s * (max(self.length(ticket.claim.answer), 1.0) - 1.0)
+            longer_s = slope_s * (ticket.claim.answer - self._answer)
+            if longer_s > 0:
+                over_s -= longer_s if longer_s < most_s else most_s
             if over_s > 0:
                 beyond_s += over_s * ticket.weight
             mass += ticket.weight
