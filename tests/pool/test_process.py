@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headgate.pool.launchers import free_port
+from headgate.pool.launchers.guard import KEEP
 from headgate.pool.process import GUARD, EngineProcess, Exit
 from tests.pool.engines import DEADLINE_S, Family, alive, command, gone, parent_of
 
@@ -175,6 +177,24 @@ def test_the_guard_kills_all_when_its_pipe_ends(tmp_path: Path) -> None:
         guard.stdin.close()
         assert guard.wait(DEADLINE_S) == 0
         assert gone(pids, 0)
+
+
+def test_a_guard_that_could_write_nothing_down_leaves_what_is_written_there_later(tmp_path: Path) -> None:
+    """The next gateway's engine, whose guard it was, could be found by nobody then, and held its GPU for good."""
+    record, in_the_way = tmp_path / "engine.json", tmp_path / "engine.sock"
+    in_the_way.mkdir()
+    plan = json.dumps({"record": str(record), "socket": str(in_the_way), "told": {}})
+    argv = [sys.executable, "-I", "-S", str(GUARD), "--", "sleep", "3600"]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {KEEP: plan}, text=True
+    ) as guard:
+        assert guard.stdin is not None
+        assert guard.stdout is not None
+        assert json.loads(guard.stdout.readline())["unkept"]
+        record.write_text("the next one's")
+        guard.stdin.close()
+        assert guard.wait(DEADLINE_S) == 0
+    assert record.read_text() == "the next one's"
 
 
 def test_a_sigterm_in_the_moment_of_the_start_is_not_lost() -> None:

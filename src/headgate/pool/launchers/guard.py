@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     if not is_subreaper:
         _kill_group(pid)
     status, killed = _sweep(pid, status, wake_reader)
-    if keeper is not None:
+    if keeper is not None and unkept is None:  # else what is written down there by now is another's
         keeper.end()
     report(f'{{"status": {status}, "killed": {killed}}}')
     return 0
