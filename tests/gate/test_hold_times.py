@@ -157,6 +157,17 @@ def test_answers_that_were_nearly_alike_say_little_of_one_that_is_far_from_them(
     assert 1.0 < holds.length(128.0) < 2.0
 
 
+def test_one_unlike_thousands_that_were_alike_is_no_surprise_of_thousands_of_seconds() -> None:
+    """It was expected to take 10**11 s, and an end was a matter of chance for 1400 more."""
+    dice = random.Random(0)
+    holds, answer = HoldTimes(), 128.0
+    for _ in range(4000):
+        holds.learn(dice.uniform(2.0, 4.0), 1, answer)
+        answer += (16.0 - answer) * 0.1
+    holds.learn(3.0, 1, 128.0)
+    assert holds.rest_s == pytest.approx(0.5, abs=0.1)
+
+
 def test_where_all_are_expected_to_be_alike_nobody_is_told_apart() -> None:
     holds = measured(2.0, times=100)
     assert holds.length(1000.0) == 1.0

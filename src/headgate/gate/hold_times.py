@@ -64,7 +64,7 @@ class HoldTimes:
         gain = weight / mass
         kept = 1.0 - gain
         off_s, off = held_s - self.mean_s, answer - self._answer
-        expected_off_s = self._slope_s * off
+        expected_off_s = self._slope_s * self._near(off)
         self.mean_s += off_s * gain
         self._off_s += (abs(off_s) - self._off_s) * gain
         self.rest_s += (abs(off_s - expected_off_s) * kept - self.rest_s) * gain
@@ -128,14 +128,13 @@ class HoldTimes:
         """How long one whose answers are expected to be so long holds its slots, times the mean."""
         if not self._slope_s:
             return 1.0
-        off = min(max(answer - self._answer, -self._furthest), self._furthest)
-        length = 1.0 + self._slope_s * off / self.mean_s
+        length = 1.0 + self._slope_s * self._near(answer - self._answer) / self.mean_s
         return min(max(length, LEAST_LENGTH), MOST_LENGTH)
 
-    @property
-    def _furthest(self) -> float:
-        """So many tokens an answer is from the mean at most, for what it says."""
-        return FURTHEST * sqrt(self._answer_var)
+    def _near(self, off: float) -> float:
+        """How far an answer is from the mean, for what it says; in tokens."""
+        furthest = FURTHEST * sqrt(self._answer_var)
+        return min(max(off, -furthest), furthest)
 
     def now_s(self, holders: Iterable[Ticket]) -> float:
         """The mean as tokens come now; 0 where nothing is known.
@@ -172,7 +171,7 @@ class HoldTimes:
         beyond_s, mass = 0.0, self._mass
         slope_s = self._slope_s * mean_s / self.mean_s if self._slope_s else 0.0
         # As ``length`` has it, in place: of a thousand slots hundreds may be looked at, at each who comes.
-        most_s = min(slope_s * self._furthest, (MOST_LENGTH - 1.0) * mean_s)
+        most_s = min(slope_s * self._near(inf), (MOST_LENGTH - 1.0) * mean_s)
         for ticket in holders:
             over_s = now - ticket.granted_at - mean_s
             if over_s <= 0:
