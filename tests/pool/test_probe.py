@@ -84,3 +84,22 @@ def test_a_look_for_which_no_file_may_be_opened_says_nothing_of_the_engine() -> 
         assert health.silent_s == 0
 
     uvloop.run(look())
+
+
+def test_one_look_that_was_slow_is_no_silence_however_long_the_machine_stood_still() -> None:
+    """A look was under way when a gateway was stopped for a minute: an engine that had loaded for 20 was killed."""
+    now_s = 0.0
+
+    async def looks() -> None:
+        nonlocal now_s
+        with socket.create_server((LOOPBACK, 0)) as silent:
+            launch = Launch(kind="vllm", address=Address(LOOPBACK, silent.getsockname()[1]), argv=("vllm",))
+            pace = Pace(answer_s=0.001)
+            health = Health(launch, clock=lambda: now_s, in_flight=lambda: 0, relayed=lambda: 0, pace=pace)
+            for _ in range(SLOW_LOOKS):
+                assert health.silent_s == 0.0
+                assert not await health.is_ready()
+                now_s += 70.0
+            assert health.silent_s == SLOW_LOOKS * 70.0
+
+    uvloop.run(looks())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headgate.pool.launchers import Launch
 
 SLOW_LOOKS = 3
-"""Looks in a row without an answer in time that make an engine unreachable."""
+"""Looks in a row without an answer in time that make an engine unreachable, or silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,13 @@ class Health:
 
     @property
     def silent_s(self) -> float:
-        """For how long it has not answered though it listens; 0 while it refuses, as one does that loads."""
-        return self._clock() - self._silent_since_s if self._silent_since_s is not None else 0.0
+        """For how long it has not answered though it listens; 0 while it refuses, as one does that loads.
+
+        A single look tells nothing: the machine may have stood still meanwhile, and not the engine.
+        """
+        if self._silent_since_s is None or self._slow_looks < SLOW_LOOKS:
+            return 0.0
+        return self._clock() - self._silent_since_s
 
     async def is_ready(self) -> bool:
         """Whether it lists a model; what it says of itself is read then, too."""
@@ -108,10 +113,11 @@ class Health:
             if not await self._probe.is_well():
                 raise Unreachable(UNWELL)
         except (Unreachable, Unasked) as trouble:
-            self.trouble, self._silent_since_s = str(trouble), None
+            self.trouble, self._silent_since_s, self._slow_looks = str(trouble), None, 0
             return False
         except Slow as trouble:
             self.trouble = str(trouble)
+            self._slow_looks += 1
             if self._silent_since_s is None:
                 self._silent_since_s = looked_s
             return False
