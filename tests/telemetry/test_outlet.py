@@ -68,6 +68,21 @@ def test_nobody_waits_for_a_reader_that_takes_nothing_and_what_is_lost_is_said(
     assert record.getMessage() == "600 lines of the log were lost: they are not taken as fast as they come"
 
 
+def test_what_is_lost_behind_the_last_line_is_said_too(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> None:
+    """It was said with the next line, and at an end there is none."""
+    filled = fill(pipe[1])
+    outlet = Outlet(pipe[1], most=2)
+    outlet.write("1\n")
+    while outlet._texts:  # until the thread is about to write it
+        pass
+    outlet.write("2\n")
+    with caplog.at_level(logging.WARNING):
+        assert read(pipe[0], filled + 2) == "\n" * filled + "1\n"
+        outlet.close(within_s=60.0)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("1 lines of the log were lost")
+
+
 def test_file_that_does_not_block_loses_nothing(pipe: Pipe) -> None:
     """A parent that shares it may have made it so; half a line went out then."""
     line = "x" * 200_000 + "\n"  # more than a pipe holds

@@ -73,11 +73,11 @@ class Outlet:
                     return
                 text = "".join(self._texts)
                 self._texts.clear()
-                lost, self._lost = self._lost, 0
             with contextlib.suppress(OSError):  # a full disk or a closed pipe loses lines, never a request
                 self._pass_on(text.encode(errors="backslashreplace"))
             with self._changed:
                 self._waiting -= len(text)
+                lost, self._lost = self._lost, 0
             if lost:
                 log.warning("%d lines of the log were lost: they are not taken as fast as they come", lost)
 
