@@ -62,6 +62,23 @@ def _setting_flags() -> list[click.Parameter]:
 @click.version_option(__version__, message="headgate %(version)s")
 def main() -> None:
     """Headgate: an always-on gateway in front of LLM engines."""
+    _open_standard_streams()
+
+
+def _open_standard_streams() -> None:
+    """Give each of the three that is closed ``/dev/null`` (`2>&-`, and what some supervisors do).
+
+    Python has None for it then, and the next file or socket that is opened gets its number: whoever writes to standard
+    error would write to a client.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one
+            os.set_inheritable(number, True)  # as the standard streams are: engines get them, and `simulate`
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  for good
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -194,9 +211,30 @@ def simulate(arguments: tuple[str, ...]) -> None:
 
 
 def _announce(gateway: Gateway, url: str) -> None:
-    """What a person sees at the start, on standard output; the log is on standard error."""
+    """What a person sees at the start. Nobody may be there to see it, and then the gateway serves all the same."""
+    from headgate.settings import PREFIX, unread
+
+    log = logging.getLogger(__name__)
+    try:
+        _say(gateway, url)
+        sys.stdout.flush()
+    except OSError as error:
+        log.warning("what is said at a start can't be written to standard output: %s", error.strerror)
+        with open(os.devnull, "w") as nowhere:  # what it still holds would be tried again at the end
+            os.dup2(nowhere.fileno(), 1)
+    if ignored := unread(os.environ, gateway.settings.model_fields_set):
+        log.warning(
+            "not read from the environment, where settings begin with %s: %s; set %s",
+            PREFIX,
+            ", ".join(ignored),
+            ", ".join(f"{PREFIX}{name}" for name in ignored),
+        )
+
+
+def _say(gateway: Gateway, url: str) -> None:
+    """On standard output; the log is on standard error."""
     from headgate.app import is_loopback
-    from headgate.settings import PREFIX, SIMULATED_MODEL, Engine, unread
+    from headgate.settings import SIMULATED_MODEL, Engine
 
     settings = gateway.settings
     kind = settings.engine_kind
@@ -223,14 +261,6 @@ def _announce(gateway: Gateway, url: str) -> None:
         click.echo(
             f"warning: {settings.host} is open to others and no API key is set (HEADGATE_API_KEY)",
             err=True,
-        )
-    sys.stdout.flush()
-    if ignored := unread(os.environ, settings.model_fields_set):
-        logging.getLogger(__name__).warning(
-            "not read from the environment, where settings begin with %s: %s; set %s",
-            PREFIX,
-            ", ".join(ignored),
-            ", ".join(f"{PREFIX}{name}" for name in ignored),
         )
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from headgate.keys import edit
 from headgate.keys.records import hash_of
-from tests.wire.gateway import gateway
+from tests.wire.gateway import START_S, gateway, wait_until
 
 
 def announced(*flags: str) -> str:
@@ -54,3 +61,28 @@ def test_variable_that_lacks_the_prefix_is_told_of_once_without_its_value() -> N
             ("warning", "set HEADGATE_API_KEY")
         ]
         assert "very-secret" not in gate.log()
+
+
+@pytest.mark.parametrize("streams", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full", ">/dev/full 2>/dev/full"])
+def test_gateway_serves_whatever_its_standard_streams_are(streams: str, tmp_path: Path) -> None:
+    """With one closed or full a start ended, and with standard error closed it did so without a word."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "headgate", "serve", "--port", str(port), "--cache-dir", str(tmp_path)]
+    process = subprocess.Popen(["sh", "-c", f"exec {shlex.join(command)} {streams}"])
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+        return process.poll() is not None
+
+    try:
+        wait_until(answers, "the gateway answers", START_S)
+        assert process.poll() is None, "it ended"
+        if streams.startswith("<"):  # nor has a socket the number of one of them
+            assert {os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)} == {os.devnull}
+    finally:
+        process.terminate()
+        status = process.wait(20)
+    assert status == 0
