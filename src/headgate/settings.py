@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
@@ -120,6 +121,14 @@ def _visible(value: str | None) -> str | None:
     return value
 
 
+def _quoted(value: str) -> str:
+    try:
+        shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"quoted as for a shell, and isn't ({str(error).lower()})") from None
+    return value
+
+
 def _redis_url(value: str | None) -> str | None:
     if value is not None and not re.match(r"(rediss?|unix)://", value):
         raise ValueError("a URL that begins with redis://, rediss:// or unix://")
@@ -155,8 +164,12 @@ class Settings(BaseSettings):
     engine_urls: Annotated[tuple[str, ...], BeforeValidator(_urls)] = Field(
         (), description="Base URLs of engines that somebody else runs, comma-separated."
     )
-    engine_command: str = Field("vllm", description="The vLLM executable, which may live in an environment of its own.")
-    engine_args: str = Field("", description="Arguments passed on to the engine unchanged, quoted as for a shell.")
+    engine_command: Annotated[str, AfterValidator(_quoted)] = Field(
+        "vllm", description="The vLLM executable, which may live in an environment of its own."
+    )
+    engine_args: Annotated[str, AfterValidator(_quoted)] = Field(
+        "", description="Arguments passed on to the engine unchanged, quoted as for a shell."
+    )
     engine_keep: bool = Field(
         False,
         description="The engine outlives the gateway, and the next one takes it over; `headgate stop-engine` ends it.",
@@ -339,6 +352,11 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def is_secret(name: str) -> bool:
+    """Whether a setting's value is for nobody's eyes."""
+    return not Settings.model_fields[name].repr
+
+
 def default_of(name: str) -> str:
     """A setting's default as one would write it; ``none`` where there is none."""
     field = Settings.model_fields[name]
@@ -394,7 +412,7 @@ def _one_line(error: ValidationError, given: Mapping[str, object], environ: Mapp
         where = variables(environ).get(name, f"{name} in {path}")
     if first["type"] == "extra_forbidden":
         return f"{where}: there is no such setting. `headgate serve --help-all` lists them."
-    shown = "(hidden)" if name.endswith("_key") or name == "redis_url" else repr(first["input"])
+    shown = "(hidden)" if is_secret(name) else repr(first["input"])
     description = Settings.model_fields[name].description
     return f"{where} = {shown}: it must {_must(first['type'], message, name)}. Its meaning: {description}"
 

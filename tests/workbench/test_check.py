@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,46 @@ def test_a_keys_file_with_which_serve_does_not_start_fails(tmp_path: Path, conte
     status, said = check(tmp_path, api_keys_file=str(file))
     assert (status, verdicts(said)["keys"]) == (1, "fail")
     assert str(file) in said["findings"][-1]["what"]
+
+
+def test_what_is_not_quoted_as_for_a_shell_is_a_bad_setting(tmp_path: Path) -> None:
+    """It was said to work, and `serve` ended with "No closing quotation", which named nothing."""
+    assert check(tmp_path, engine_command="'vllm")[0] == 2
+    status, said = check(tmp_path, engine_args="'--max-model-len")
+    assert status == 2
+    assert "--engine-args = " in said["findings"][0]["what"]
+    assert "quoted as for a shell, and isn't (no closing quotation)" in said["findings"][0]["what"]
+
+
+def test_the_limit_of_open_files_is_the_one_that_serve_will_have(tmp_path: Path) -> None:
+    """It raises its own; a machine with 1,024 of 1,048,576 was warned that 410 clients would fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        _, said = check(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    [files] = [finding["what"] for finding in said["findings"] if finding["name"] == "files"]
+    assert files.startswith(f"{hard:,} open files allowed" if hard >= 0 else "no limit")
+
+
+def test_a_redis_that_cannot_be_warns_or_fails_without_its_password(tmp_path: Path) -> None:
+    status, said = check(tmp_path, redis_url="redis://:very-secret@127.0.0.1:9/0")
+    assert (status, verdicts(said)["redis"]) == (0, "warn")
+    assert "very-secret" not in json.dumps(said)
+    status, said = check(tmp_path, redis_url="redis://:very-secret@127.0.0.1:99999999/0")
+    assert (status, verdicts(said)["redis"]) == (1, "fail")
+    assert "very-secret" not in json.dumps(said)
+
+
+def test_an_extra_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("redis", "opentelemetry.sdk"):
+        monkeypatch.setitem(sys.modules, module, None)
+    collector = "http://127.0.0.1:9"
+    status, said = check(tmp_path, redis_url="redis://127.0.0.1:9/0", otel_exporter_otlp_endpoint=collector)
+    assert (status, verdicts(said)["redis"], verdicts(said)["tracing"]) == (1, "fail", "warn")
+    mends = [finding["mend"] for finding in said["findings"]]
+    assert {"pip install 'headgate[redis]'", "pip install 'headgate[tracing]'"} <= set(mends)
 
 
 def test_a_taken_port_fails_and_names_who_has_it() -> None:

@@ -18,7 +18,7 @@ from headgate import __version__
 from headgate import settings as settings_
 from headgate.pool.launchers.vllm import VllmLauncher
 from headgate.settings import PREFIX, SIMULATED_MODEL, Engine, Settings, SettingsError
-from headgate.workbench.check import fit, gpu, machine, port, remote, report, vllm
+from headgate.workbench.check import extras, fit, gpu, machine, port, remote, report, vllm
 from headgate.workbench.check import model as model_
 from headgate.workbench.check.finding import Finding, Verdict, fail, ok, size, warn
 
@@ -76,7 +76,7 @@ class Look:
         kind = settings.engine_kind
         yield ok("settings", f"engine {kind.value}, {_because(settings)}{_given(settings)}")
         yield from self._unread()
-        args = _words(settings.engine_args)
+        args = shlex.split(settings.engine_args)
         wish = fit.wishes(args)
         with_vllm = kind is Engine.VLLM
         yield from machine.look(settings.cache_dir, self._environ, with_vllm=with_vllm, gpus_used=wish.gpus)
@@ -90,6 +90,7 @@ class Look:
             name = settings.served_model_name or SIMULATED_MODEL
             yield ok("engine", f"SIMULATED: it makes up text as `{name}`, with no GPU and no model")
         yield port.look(settings.host, settings.port)
+        yield from extras.look(settings.redis_url, settings.otel_exporter_otlp_endpoint)
         ops_open = settings.ops_auth == "open"
         yield port.open_door(settings.host, settings.api_key, settings.api_keys_file, ops_open=ops_open)
 
@@ -178,16 +179,9 @@ def _given(settings: Settings) -> str:
     return f"; set: {', '.join(names)}" if names else ""
 
 
-def _words(engine_args: str) -> list[str]:
-    try:
-        return shlex.split(engine_args)
-    except ValueError:
-        return []
-
-
 def _command(model: str | None, flags: Mapping[str, object]) -> str:
     words = ["headgate", "serve", *([model] if model else [])]
     for name, value in flags.items():
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", "…" if name.endswith("_key") else str(value)]
+            words += [f"--{name.replace('_', '-')}", "…" if settings_.is_secret(name) else str(value)]
     return " ".join(word if word == "…" else shlex.quote(word) for word in words)

@@ -36,7 +36,7 @@ def look(cache_dir: Path, environ: Mapping[str, str], *, with_vllm: bool, gpus_u
     if sys.platform != "win32":
         import resource
 
-        yield open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
+        yield open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     if with_vllm and _SHM.is_dir():
         yield shared_memory(shutil.disk_usage(_SHM).total, gpus_used, container=in_container(environ))
     yield cache_folder(cache_dir)
@@ -80,17 +80,16 @@ def memory(available: int | None, *, with_vllm: bool) -> Finding:
     return ok("memory", said)
 
 
-def open_files(soft: int, hard: int) -> Finding:
-    """The limit of open files: a client takes one, and one more to the engine."""
-    unlimited = soft < 0  # RLIM_INFINITY
-    if unlimited or soft >= FILES_WANTED:
-        return ok("files", "no limit of open files" if unlimited else f"{soft:,} open files allowed")
-    clients = max(0, soft - _FILES_ELSEWHERE) // 2
-    here = f"`ulimit -n {FILES_WANTED}` before the start, " if hard < 0 or hard >= FILES_WANTED else ""
+def open_files(hard: int) -> Finding:
+    """The limit of open files, to which ``serve`` raises its own: a client takes one, and one more to the engine."""
+    unlimited = hard < 0  # RLIM_INFINITY
+    if unlimited or hard >= FILES_WANTED:
+        return ok("files", "no limit of open files" if unlimited else f"{hard:,} open files allowed")
+    clients = max(0, hard - _FILES_ELSEWHERE) // 2
     return warn(
         "files",
-        f"{soft:,} open files allowed: enough for about {some(clients)} clients at once",
-        f"For 10,000: {here}LimitNOFILE={FILES_WANTED} in a systemd unit, --ulimit nofile={FILES_WANTED} in Docker.",
+        f"{hard:,} open files allowed: enough for about {some(clients)} clients at once",
+        f"For 10,000: LimitNOFILE={FILES_WANTED} in a systemd unit, --ulimit nofile={FILES_WANTED} in Docker.",
     )
 
 
