@@ -114,9 +114,10 @@ class Books:
 
     def _settle(self, call: Call, reply: Reply, ending: Ending, life: Life, completion: int) -> None:
         """What was charged when it came becomes what it took."""
-        answered = reply.first_event_at is not None
+        # What the engine refused it has not worked at, though it said so with a first byte.
+        answered = reply.first_event_at is not None and (ending.status < 400 or ending.reason == LEFT)
         lease = life.lease
-        size = len(call.body)
+        size = call.prompt_bytes
         prompt = reply.usage.prompt_tokens
         if life.at_engine and not answered and ending.reason == Reason.REQUEST_TIMEOUT:
             return  # it held its slots to the limit: that is no less than what was expected

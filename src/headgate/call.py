@@ -72,6 +72,11 @@ class Call(msgspec.Struct):
     told: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     trace: TraceContext | None = None
 
+    @property
+    def prompt_bytes(self) -> int:
+        """As many bytes of its body as its tokens can be told by."""
+        return len(self.body) - self.asked.media_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

@@ -260,7 +260,7 @@ class Flow:
     def _expected(self, call: Call) -> float:
         """Tokens that it is expected to take."""
         asked = call.asked
-        return self._estimate.tokens(call.key, len(call.body), asked.max_tokens, asked.sequences)
+        return self._estimate.tokens(call.key, call.prompt_bytes, asked.max_tokens, asked.sequences)
 
     def _refuse(
         self, call: Call, reply: Reply, life: Life, refusal: Refusal, refuse: Callable[[Refusal], int]

@@ -108,6 +108,10 @@ _TASK = re.compile(
 Its others begin with a task too, and a person waits for them: search queries, a question with documents, a picture.
 """
 _SEVERAL = re.compile(rb'\[[ \t\r\n]*["\[]')
+_MEDIUM = re.compile(rb'"data(?:"[ \t\r\n]*:[ \t\r\n]*"|:[^,"]{0,128},)(?=[A-Za-z0-9+/=_\\-]{1024})')
+_MEDIUM_BYTES = 4096
+"""What a picture or a sound is taken for, of bytes of text: a thousand tokens, near what models make of most."""
+_MEDIA_LOOKS = 64
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _LOOKS = 2
 """How many places are looked at where a key may stand: each costs as much as reading all that is before it."""
@@ -126,6 +130,8 @@ class Asked(msgspec.Struct, frozen=True):
         has_stream_options: whether the body has ``stream_options`` already.
         max_tokens: how many tokens a sequence may have at most, where the caller said so.
         in_background: nobody waits for it: a user interface asks for a title, tags or the like.
+        media_bytes: how much of the body says nothing of its tokens: pictures and sounds, all but what each is taken
+            for.
     """
 
     model: str
@@ -135,6 +141,7 @@ class Asked(msgspec.Struct, frozen=True):
     has_stream_options: bool = False
     max_tokens: int | None = None
     in_background: bool = False
+    media_bytes: int = 0
 
 
 def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
@@ -179,7 +186,27 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         has_stream_options=options is not None,
         max_tokens=fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens,
         in_background=not fields.stream and _TASK.search(fields.messages) is not None,
+        media_bytes=_media_bytes(body),
     )
+
+
+def _media_bytes(body: bytes) -> int:
+    """Bytes of base64 in ``data:`` URLs and under ``data``, which is where every API has it, beyond ``_MEDIUM_BYTES``.
+
+    Not by one regular expression: a body may be long, and finding alone is ten times as quick.
+    """
+    found = 0
+    at = -1
+    for _ in range(_MEDIA_LOOKS if len(body) > _MEDIUM_BYTES else 0):
+        at = body.find(b'"data', at + 1)
+        if at < 0:
+            break
+        medium = _MEDIUM.match(body, at)
+        if medium is not None and body[at - 1 : at] != b"\\":  # else it is quoted in a text, and read as one
+            end = body.find(b'"', medium.end())
+            found += max(0, end - medium.end() - _MEDIUM_BYTES)
+            at = end
+    return found
 
 
 def read_scored(body: bytes) -> Asked:
@@ -491,4 +518,9 @@ def read_multipart(body: bytes, content_type: str) -> Asked:
     model = fields.get("model", "")
     if not model:
         raise Refusal(Reason.INVALID_REQUEST, "`model` is required.", param="model")
-    return Asked(model=model, stream=fields.get("stream", "").lower() in ("true", "1"), has_stream_options=True)
+    return Asked(
+        model=model,
+        stream=fields.get("stream", "").lower() in ("true", "1"),
+        has_stream_options=True,
+        media_bytes=max(0, len(body) - _MEDIUM_BYTES),
+    )

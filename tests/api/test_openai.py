@@ -457,3 +457,43 @@ def test_parts_named_as_other_clients_do_are_read() -> None:
     body += b"--b\r\nContent-Disposition: form-data; name=file; filename=a.wav; filename*=utf-8''a.wav\r\n\r\n"
     body += b"RIFF\r\n--b--\r\n"
     assert openai.read_multipart(body, 'multipart/form-data; boundary="b"').model == "m"
+
+
+PICTURE = "iVBORw0KGgo/+" * 20_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}},
+        {"type": "input_audio", "input_audio": {"data": PICTURE, "format": "wav"}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PICTURE}},
+    ],
+)
+def test_a_picture_counts_as_a_thousand_tokens_however_long_it_is(part: dict[str, Any]) -> None:
+    text = {"type": "text", "text": "What is this?"}
+    raw = body(messages=[{"role": "user", "content": [text, part, part, text]}])
+    assert len(raw) - read_request(raw).media_bytes < 2 * 4096 + 1000
+    escaped = raw.replace(b"/", b"\\/")
+    assert len(escaped) - read_request(escaped).media_bytes < 2 * 4096 + 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'<img src="data:image/png;base64,{PICTURE}">',
+        f'{{"data": "{PICTURE}"}}',
+        "data " * 10_000,
+        '"data:" ' * 10_000,
+        PICTURE,
+    ],
+)
+def test_what_a_prompt_quotes_is_text_that_the_engine_reads(text: str) -> None:
+    assert read_request(body(messages=[{"role": "user", "content": text}])).media_bytes == 0
+    assert read_request(body(messages=[], source={"data": "two words " * 5000})).media_bytes == 0
+
+
+def test_a_sound_in_a_form_is_no_prompt() -> None:
+    sound = part("model", b"m") + part("file", b"\0" * 10**6) + END
+    assert len(sound) - read_multipart(sound, FORM).media_bytes == 4096
+    assert read_multipart(part("model", b"m") + END, FORM).media_bytes == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulated import Engine
-from tests.wire.client import Reply, chat
+from tests.wire.client import MODEL, Reply, chat
 from tests.wire.gateway import Gateway, gateway, wait_until
 from tests.wire.test_keys_file import KeysFile, ask, keyed
 from tests.wire.test_refusals import check
@@ -131,6 +131,49 @@ def test_what_was_never_served_costs_no_tokens(engine: Engine, keys: KeysFile) -
                 assert ask(gate, secret, tokens=100).error["code"] == "queue_full"
         gate.until(active=0)
         assert ask(gate, secret, tokens=100).status == 200
+
+
+def test_what_the_engine_refuses_costs_no_tokens(engine: Engine, keys: KeysFile) -> None:
+    """Its refusal comes as an answer does, and was charged the prompt, over and over: over-long ones are long."""
+    secret = keys.add("a", tokens_per_min=SLOW, tokens_burst=1000)
+    engine.faults({"kind": "error", "status": 400, "times": 10})
+    with keyed(engine, keys) as gate:
+        for _ in range(10):
+            assert ask(gate, secret, tokens=10, text="x" * 2000).status == 400
+        gate.until(active=0)
+        assert int(limits(ask(gate, secret, tokens=10), "tokens")[1]) > 900
+
+
+def test_vectors_have_no_answers_and_teach_nothing_of_them(engine: Engine, keys: KeysFile) -> None:
+    """A hundred texts were expected to take 12,800 tokens of answers, and a chat after them none."""
+    secret = keys.add("a", tokens_per_min=SLOW, tokens_burst=20_000)
+    as_key = {"authorization": f"Bearer {secret}"}
+
+    def left(reply: Reply) -> int:
+        assert reply.status == 200
+        gate.until(active=0)
+        return int(limits(reply, "tokens")[1])
+
+    with keyed(engine, keys) as gate:
+        texts = {"model": MODEL, "input": ["a text"] * 100}
+        assert left(gate.ask(texts, "/v1/embeddings", **as_key)) > 19_000
+        scored = {"model": MODEL, "query": "a text", "documents": ["a text"] * 100}
+        for _ in range(30):
+            before = left(gate.ask(scored, "/v1/rerank", **as_key))
+        question = chat()
+        del question["max_tokens"]
+        assert before - left(gate.ask(question, **as_key)) > 100, "an answer is expected still"
+
+
+def test_a_picture_is_not_charged_by_its_bytes(engine: Engine, keys: KeysFile) -> None:
+    secret = keys.add("a", tokens_per_min=SLOW, tokens_burst=10_000)
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 200_000}}
+    with keyed(engine, keys) as gate:
+        assert ask(gate, secret).status == 200
+        gate.until(active=0)
+        seen = gate.ask(chat(messages=[{"role": "user", "content": [picture]}]), authorization=f"Bearer {secret}")
+        assert seen.status == 200, "50,000 tokens would have had to wait for a full bucket"
+        assert int(limits(seen, "tokens")[1]) > 8000
 
 
 def test_a_changed_limit_counts_for_the_next_request(engine: Engine, keys: KeysFile) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import msgspec
+
 from headgate import openai
 from headgate.api import problems, wishes
 from headgate.api.auth import NOBODY, Keys
@@ -50,6 +52,7 @@ class Endpoint:
     Attributes:
         reads: how its body is read.
         required: fields that it can't do without, besides ``model``.
+        answers: whether the engine writes anything: vectors and scores have no tokens.
         gated: whether it takes slots.
         can_ask_usage: whether its streams know ``stream_options.include_usage``.
         target: the engine's path, where it is another.
@@ -60,6 +63,7 @@ class Endpoint:
     dialect: Dialect = Dialect.OPENAI
     reads: Literal["json", "multipart", "generate", "scored"] = "json"
     required: tuple[str, ...] = ()
+    answers: bool = True
     gated: bool = True
     can_ask_usage: bool = False
     target: str | None = None
@@ -72,9 +76,9 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint("/v1/completions", "Text completion", required=("prompt",), can_ask_usage=True),
         Endpoint("/v1/responses", "Response (OpenAI Responses API)", Dialect.RESPONSES, required=("input",)),
         Endpoint("/v1/messages", "Message (Anthropic Messages API)", Dialect.ANTHROPIC, required=("messages",)),
-        Endpoint("/v1/embeddings", "Embeddings"),
-        Endpoint("/v1/score", "Similarity scores", reads="scored"),
-        Endpoint("/v1/rerank", "Rerank documents", reads="scored"),
+        Endpoint("/v1/embeddings", "Embeddings", answers=False),
+        Endpoint("/v1/score", "Similarity scores", reads="scored", answers=False),
+        Endpoint("/v1/rerank", "Rerank documents", reads="scored", answers=False),
         Endpoint("/v1/audio/transcriptions", "Transcribe audio", reads="multipart"),
         Endpoint("/v1/audio/translations", "Translate audio", reads="multipart"),
         Endpoint("/generate", "One prompt in, one text out", reads="generate", target="/v1/completions"),
@@ -190,6 +194,8 @@ class Generation:
         if endpoint.reads == "generate":
             body, asked = asked if isinstance(asked, tuple) else (body, asked)
         assert isinstance(asked, Asked)
+        if not endpoint.answers:
+            asked = msgspec.structs.replace(asked, max_tokens=0)
         target = endpoint.target or endpoint.path
         return Call(
             route=endpoint.path,

@@ -30,8 +30,8 @@ class Estimate:
         """Prompt and answers together, 1 at least.
 
         Args:
-            body_bytes: the size of the request's body, most of which is its prompt.
-            most: the most tokens that it allows for an answer; None: it doesn't say.
+            body_bytes: the size of the request's body without pictures and sounds, most of which is its prompt.
+            most: the most tokens that it allows for an answer; None: it doesn't say. 0: it asks for none.
             sequences: how many answers it asks for.
         """
         return body_bytes / self._habit(key).bytes_per_token + self.answer(key, most) * sequences or 1.0
