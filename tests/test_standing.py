@@ -141,6 +141,12 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
             WAITS,
         ),
         (
+            starting(eta_s=9, trouble="GET /v1/models is answered with 401"),
+            Kind.LOADING,
+            "The engine is starting: about 9 s to go. At the last look: GET /v1/models is answered with 401.",
+            WAITS,
+        ),
+        (
             starting(kind="remote", url="http://gpu:8000", waiting=1),
             Kind.UNREACHED,
             "The engine does not answer at http://gpu:8000. 1 waits for it.",
@@ -155,7 +161,7 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
         (
             engine(State.BACKOFF, failure="ended by itself: killed", eta_s=7),
             Kind.TROUBLE,
-            "The engine crashed (ended by itself: killed) and should be back in 7 s.",
+            "The engine has failed (ended by itself: killed) and should be back in 7 s.",
             "Its last words are below.",
         ),
         (
@@ -208,6 +214,7 @@ an_engine = st.builds(
     maybe_s,
     st.floats(0, 1e6),
     st.sampled_from([None, "", "it broke."]),
+    st.sampled_from([None, "GET /v1/models is answered with 401"]),
     st.none() | st.floats(0, 1),
     st.none() | st.integers(1, 300),
 )

@@ -236,6 +236,7 @@ class Gateway:
                 clock=self._clock,
                 history=history,
                 wedged_after_s=settings.wedged_after_s,
+                start_timeout_s=settings.start_timeout_s,
                 in_flight=partial(self._held, name),
                 relayed=partial(self._relayed, name),
                 keep=keep_of(settings, name),
@@ -554,8 +555,9 @@ async def _run(
     server = _Server(config)
     loop = asyncio.get_running_loop()
     ends: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ends.put_nowait, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # which is how nohup does it
+            loop.add_signal_handler(number, ends.put_nowait, number)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
     host, port = listener.getsockname()[:2]
     announce(gateway, f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -578,7 +580,7 @@ async def _run(
         await asyncio.gather(draining, return_exceptions=True)
         log.warning("a second signal: ending at once, %d answers were cut short", gateway.cut_short())
         cancel_arriving(server.server_state)
-        await gateway.pool.stop()
+        await gateway.pool.stop(at_once=True)
         server.end(at_once=True)
         await serving  # nobody is answered any more who would miss in the log
         gateway.log.flush()

@@ -294,8 +294,7 @@ class Flow:
                 self._gate.acquire_nowait(weight=call.asked.sequences, claim=claim, who=who) if lease is None else None
             )
             if free is None and lease is None and self._engines.given_up():
-                what = "The model is not ready: its engine failed again and again, and has to be mended."
-                raise Refusal(Reason.ENGINE_UNAVAILABLE, what, retry_after_s=GIVEN_UP_S)
+                raise _given_up()
             if free is None and life.trace is not None:
                 life.trace.waits(unready=self._engines.any_ready() is None)
             lease = free or await self._gate.acquire(
@@ -502,6 +501,8 @@ class Flow:
         """Small work that takes no slot (tokenize and its like), so many at a time."""
         engine = self._engines.any_ready()
         if engine is None:
+            if self._engines.given_up():
+                raise _given_up()
             raise Refusal(Reason.ENGINE_UNAVAILABLE, "No engine is ready.", retry_after_s=self._engines.eta_s())
         if self._side_calls >= self._limits.side_calls:
             raise Refusal(Reason.SLOTS_BUSY, "Too many requests of this kind at once.", retry_after_s=1.0)
@@ -520,3 +521,8 @@ class Flow:
 def _mark(call: Call) -> int:
     """What a call is known by when it is tried again: whose it is, and all that it asks."""
     return hash((call.key, call.user, call.body))
+
+
+def _given_up() -> Refusal:
+    what = "The model is not ready: its engine failed again and again, and has to be mended."
+    return Refusal(Reason.ENGINE_UNAVAILABLE, what, retry_after_s=GIVEN_UP_S)

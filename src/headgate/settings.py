@@ -198,6 +198,9 @@ class Settings(BaseSettings):
     shed: bool = Field(False, description="Refuse some by chance before the line is full, the lowest priority first.")
     request_timeout_s: Seconds = Field(300.0, description="Longest a whole request may take, waking excluded.")
     wake_timeout_s: Seconds = Field(300.0, description="Longest wait for an engine to become ready.")
+    start_timeout_s: MaybeSeconds = Field(
+        None, description="Longest that a start of an engine may take, or `off`: for as long as its process lives."
+    )
     drain_timeout_s: Seconds = Field(30.0, description="Longest a shutdown waits for what runs and waits.")
     drain_linger_s: float = Field(
         0.0,

@@ -54,7 +54,13 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """An engine's own status, as far as it matters here. ``max_num_seqs``: what it runs at once, where known."""
+    """An engine's own status, as far as it matters here.
+
+    Attributes:
+        failure: what went wrong last, in this life or the one before.
+        trouble: what was wrong at the last look.
+        max_num_seqs: what it runs at once, where known.
+    """
 
     name: str
     state: State
@@ -64,6 +70,7 @@ class Engine(msgspec.Struct, frozen=True):
     eta_s: float | None = None
     since_s: float = 0.0
     failure: str | None = None
+    trouble: str | None = None
     kv_usage: float | None = None
     max_num_seqs: int | None = None
 
@@ -166,7 +173,8 @@ def _no_engine(seen: Seen) -> Standing:
             )
         case State.STARTING:
             again = f" It was started again: {_cause(engine)}." if engine.failure else ""
-            return Standing(Kind.LOADING, f"{it} is starting{_progress(engine)}.{again}{wait}", patience)
+            now = f" At the last look: {engine.trouble}." if engine.trouble else ""
+            return Standing(Kind.LOADING, f"{it} is starting{_progress(engine)}.{again}{now}{wait}", patience)
         case State.READY:
             return Standing(Kind.TROUBLE, f"{it} has failed a request and is being looked at.{wait}", patience)
         case State.ASLEEP:
@@ -175,7 +183,7 @@ def _no_engine(seen: Seen) -> Standing:
             soon = f" in {_about(engine.eta_s)}" if engine.eta_s is not None else " soon"
             return Standing(
                 Kind.TROUBLE,
-                f"{it} crashed ({_cause(engine)}) and should be back{soon}.{wait}",
+                f"{it} has failed ({_cause(engine)}) and should be back{soon}.{wait}",
                 f"Its last words are below. {patience}",
             )
         case State.WEDGED:

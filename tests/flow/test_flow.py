@@ -53,7 +53,7 @@ class OneEngine:
         return 1
 
     def any_ready(self) -> str | None:
-        return "e0"
+        return None if self.is_given_up else "e0"
 
     def given_up(self) -> bool:
         return self.is_given_up
@@ -243,13 +243,14 @@ def test_unknown_model_is_refused_before_the_gate() -> None:
     play(WHOLE, claim)
 
 
-def test_nobody_waits_for_an_engine_that_was_given_up_on() -> None:
+@pytest.mark.parametrize("gated", [True, False])
+def test_nobody_waits_for_an_engine_that_was_given_up_on(gated: bool) -> None:
     """Each waited WAKE_TIMEOUT_S, five minutes, for what only an operator could bring back."""
 
     async def claim(_: Upstream) -> None:
         rig = Rig(None, slots=0)
         rig.engines.is_given_up = True
-        await rig.serve(Client())
+        await rig.serve(Client(), gated=gated)
         assert [(refusal.reason, refusal.retry_after_s) for refusal in rig.refused] == [("engine_unavailable", 60.0)]
         assert rig.ended() == [("599", "engine_unavailable")]
 

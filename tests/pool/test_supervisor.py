@@ -69,7 +69,8 @@ def test_an_engine_that_lists_no_model_is_not_ready() -> None:
         engine.supervisor.start()
         await engine.until_state(State.FAILED)
         assert State.READY not in engine.states
-        assert "not ready after" in str(engine.supervisor.failure)
+        assert engine.supervisor.failure == "not ready after 0.5 s (START_TIMEOUT_S): it lists no model"
+        assert engine.supervisor.status()["trouble"] == "it lists no model"
         await engine.supervisor.stop()
 
     asyncio.run(scenario())
@@ -348,8 +349,7 @@ def test_an_engine_with_work_whose_counters_stand_still_is_killed_and_started_an
             State.STARTING,
             State.READY,
             State.WEDGED,
-            State.STOPPING,
-            State.STOPPED,
+            State.BACKOFF,
             State.STARTING,
         ]
         assert engine.supervisor.starts == {"start": 1, "wedged": 1}
@@ -413,6 +413,44 @@ def test_an_engine_that_listens_and_never_answered_is_restarted(tmp_path: Path) 
         assert alive(pids) == []
         assert engine.supervisor.starts == {"start": 1, "wedged": 1}
         await engine.supervisor.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_hangs_in_every_start_is_given_up_on() -> None:
+    """It was started again at once, without end: only an exit counted as a failure."""
+
+    async def scenario() -> None:
+        backoff = Backoff(first_s=0.01, cap_s=0.01, attempts=3)
+        engine = Watched(Scripted({"is_silent": True, "prints": ["loaded"]}), wedged_after_s=0.1, backoff=backoff)
+        engine.supervisor.start()
+        await engine.until_state(State.FAILED)
+        assert engine.supervisor.starts == {"start": 1, "wedged": 2}
+        assert engine.states.count(State.BACKOFF) == 3
+        status = engine.supervisor.status()
+        assert status["last_lines"] == ["loaded"]
+        assert "listens and has answered nothing" in str(status["failure"])
+        await engine.supervisor.stop()
+        assert children() == []
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_at_once_does_not_wait_for_an_engine_that_is_asked_to_leave() -> None:
+    async def scenario() -> None:
+        engine = Watched(Scripted({"ignores_sigterm": True}, stop_grace_s=3600))
+        engine.supervisor.start()
+        await engine.until_state(State.READY)
+        stopping = asyncio.create_task(engine.supervisor.stop())
+        await engine.until_state(State.STOPPING)
+        async with asyncio.timeout(DEADLINE_S):
+            await engine.supervisor.stop(at_once=True)
+            await stopping
+        engine.supervisor.start()
+        await engine.until_state(State.READY, starts=2)
+        async with asyncio.timeout(DEADLINE_S):
+            await engine.supervisor.stop(at_once=True)
+        assert children() == []
 
     asyncio.run(scenario())
 

@@ -119,6 +119,15 @@ def test_idle_gateway_leaves_with_0_and_takes_its_engine_along() -> None:
         wait_until(lambda: not _alive(engine), "its engine is gone, too")
 
 
+def test_terminal_that_closes_drains() -> None:
+    """Its SIGHUP killed the gateway: streams broke off without a word."""
+    with gateway(None, "--engine-args", "--load-s 0") as gate, gate.client() as running:
+        running.post(CHAT, chat(50)).until_events(1)
+        gate.process.send_signal(signal.SIGHUP)
+        assert len(running.reply().text.split()) == 50
+        assert gate.exit_status() == 0
+
+
 def test_killed_engine_ends_streams_in_an_error_and_those_who_wait_are_served_by_the_next() -> None:
     with gateway(
         None, "--max-active", "2", "--engine-args", "--load-s 0 --max-model-len 65536 --num-gpu-blocks 9999"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headgate.pool.probe import Probe, Slow, Unasked, Unreachable
+from headgate.pool.probe import Probe, Slow, Unasked, Unfit, Unreachable
 from headgate.pool.progress import Progress, Sample, observe
 from headgate.pool.statement import Metrics, Statement, read_statement
 
@@ -56,7 +56,7 @@ class Health:
         models: its cards of ``/v1/models``, as they came.
         statement: what it says of itself.
         gauges: the latest ``/metrics``; None before the first, and where it has none.
-        trouble: why it could not be reached at the last look, None if it could.
+        trouble: what was wrong at the last look; None also while one of ours refuses, as one does that loads.
     """
 
     def __init__(
@@ -109,11 +109,13 @@ class Health:
         try:
             models = await self._probe.models()
             if not models:
-                raise Unreachable(NO_MODEL)
+                raise Unfit(NO_MODEL)
             if not await self._probe.is_well():
-                raise Unreachable(UNWELL)
+                raise Unfit(UNWELL)
         except (Unreachable, Unasked) as trouble:
-            self.trouble, self._silent_since_s, self._slow_looks = str(trouble), None, 0
+            # One of ours refuses while it loads: there is nothing wrong with that.
+            loads = self._is_ours and not isinstance(trouble, Unfit | Unasked)
+            self.trouble, self._silent_since_s, self._slow_looks = None if loads else str(trouble), None, 0
             return False
         except Slow as trouble:
             self.trouble = str(trouble)
@@ -140,11 +142,11 @@ class Health:
         self.trouble = None
         try:
             if (self._is_ours or closely) and not await self._probe.is_well():
-                raise Unreachable(UNWELL)
+                raise Unfit(UNWELL)
             if not self._is_ours:
                 self.models = await self._probe.models()
                 if not self.models:
-                    raise Unreachable(NO_MODEL)
+                    raise Unfit(NO_MODEL)
             if self._in_flight() > 0 or self._clock() - self._scraped_s >= self._idle_s:
                 await self._scrape()
             else:

@@ -43,13 +43,15 @@ class History:
         """Seconds until a start that began ``elapsed_s`` ago is done; None if none was ever seen.
 
         The median of those starts that took longer than this one has: the longer it lasts, the less the quick
-        ones say about it. Never under a second, since it is not done yet.
+        ones say about it. One that takes longer than any did is given as long again as it is late: it may hang, and a
+        second to go, said for minutes, is no estimate. Never under a second, since it is not done yet.
         """
         durations_s = self._durations_s.get(key)
         if not durations_s:
             return None
         longer_s = [duration_s for duration_s in durations_s if duration_s > elapsed_s]
-        return max(SOONEST_S, statistics.median(longer_s) - elapsed_s) if longer_s else SOONEST_S
+        ends_s = statistics.median(longer_s) if longer_s else 2 * elapsed_s - max(durations_s)
+        return max(SOONEST_S, ends_s - elapsed_s)
 
     def _load(self) -> dict[str, list[float]]:
         if self._path is None:

@@ -57,9 +57,9 @@ class Pool:
         for supervisor in self._engines.values():
             supervisor.start()
 
-    async def stop(self) -> None:
-        """Stop all of them, at the same time; on return nothing of any is left."""
-        await asyncio.gather(*(supervisor.stop() for supervisor in self._engines.values()))
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Stop all of them, at the same time; on return nothing of any is left. ``at_once``: they are killed."""
+        await asyncio.gather(*(supervisor.stop(at_once=at_once) for supervisor in self._engines.values()))
 
     def engine(self, name: str) -> Supervisor | None:
         """The engine of that name."""

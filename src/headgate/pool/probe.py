@@ -18,10 +18,14 @@ from headgate.pool.statement import Metrics, read_metrics
 if TYPE_CHECKING:
     from headgate.pool.launchers import Address
 
-__all__ = ["Probe", "Slow", "Unasked", "Unreachable"]
+__all__ = ["Probe", "Slow", "Unasked", "Unfit", "Unreachable"]
 
 CONNECT_S = 2.0
 _OK = 200
+
+
+class Unfit(Unreachable):
+    """It answers, and not as an engine does that can work."""
 
 
 class _Models(msgspec.Struct):
@@ -47,11 +51,11 @@ class Probe:
         """
         answer = await self._get("/v1/models")
         if answer.status != _OK:
-            raise Unreachable(f"GET /v1/models is answered with {answer.status}")
+            raise Unfit(f"GET /v1/models is answered with {answer.status}")
         try:
             found = msgspec.json.decode(answer.body, type=_Models)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise Unreachable("GET /v1/models is not answered with a list of models") from None
+            raise Unfit("GET /v1/models is not answered with a list of models") from None
         return tuple(card for card in found.data if isinstance(card.get("id"), str))
 
     async def is_well(self) -> bool:

@@ -44,6 +44,8 @@ class _Ending(Enum):
     CRASHED = "crash"
 
 
+_FAILURES = (_Ending.CRASHED, _Ending.WEDGED)
+
 CAUSES = tuple(ending.value for ending in _Ending)
 """Why an engine can have been started: the keys of ``Supervisor.starts``."""
 
@@ -120,7 +122,7 @@ class Supervisor:
         self._nudge = Nudge()
         self._stopped = asyncio.Event()
         self._wanted = False
-        self._restart_asked = False
+        self._restart_asked = self._hurried = False
         self._cause = _Ending.ASKED
         self._failures = self._failed_starts = 0
         self._retry_at_s = 0.0
@@ -134,6 +136,7 @@ class Supervisor:
         self._suspicions = self._settled = 0
         self._cleared = asyncio.Event()
         self._load: LoadProgress | None = None
+        self._trouble: str | None = None
         self._last_lines: list[str] = []
 
     def __repr__(self) -> str:
@@ -228,7 +231,7 @@ class Supervisor:
     def start(self) -> None:
         """Have it running. One that runs, or tries to, is left alone; a failed one needs ``restart``."""
         if not self._wanted:
-            self._wanted = True
+            self._wanted, self._hurried = True, False
             self._cause = _Ending.ASKED
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._own(), name=f"engine {self.name}")
@@ -245,12 +248,19 @@ class Supervisor:
         if self.state in (State.READY, State.ASLEEP):
             self._move(Event.DRAIN)
 
-    async def stop(self) -> None:
-        """Stop it; on return nothing of it is left. What is in flight there is cut off: drain first."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Stop it; on return nothing of it is left. What is in flight there is cut off: drain first.
+
+        Args:
+            at_once: it is killed, without the time that it would have for leaving by itself.
+        """
         self._wanted = False
         if self._task is None or self._task.done():
             return
         self._stopped.clear()
+        self._hurried = at_once
+        if at_once and self.state is State.STOPPING and self._process is not None:
+            self._process.hurry()  # its task waits for its end
         self._nudge.set()
         await self._stopped.wait()
 
@@ -303,11 +313,11 @@ class Supervisor:
     async def _live(self) -> _Ending:
         """One life of the engine, from its start until it has to end."""
         self.starts[self._cause.value] += 1
-        if self._cause is not _Ending.CRASHED:
+        if self._cause not in _FAILURES:
             self._failures = self._failed_starts = 0
         self._restart_asked = False
         self._first_ready_s = None
-        self._load = None
+        self._load = self._trouble = None
         self._look_at_s = self._born_s = self._clock()
         self._move(Event.START)
         try:
@@ -385,7 +395,8 @@ class Supervisor:
                 self.failure = f"listens and has answered nothing for {self._health.silent_s:.0f} s"
                 return _Ending.WEDGED
             elif self._start_timeout_s is not None and now_s - self._born_s >= self._start_timeout_s:
-                self.failure = f"not ready after {self._start_timeout_s:.0f} s"
+                why = f": {self._trouble}" if self._trouble else ""
+                self.failure = f"not ready after {self._start_timeout_s:g} s (START_TIMEOUT_S){why}"
                 return _Ending.CRASHED
         return None
 
@@ -395,10 +406,8 @@ class Supervisor:
         if self.state is State.STARTING:
             if await self._health.is_ready():
                 self._become_ready()
-            elif self._process is None:  # somebody else's: nothing but this tells why it isn't reached
-                before, self.failure = self.failure, self._health.trouble
-                if before is None:
-                    self._log.warning("engine %s: %s", self.name, self.failure)
+            else:
+                self._note_trouble(self._health.trouble)
             return
         slots, models = self.slots, self._health.models
         # A suspicion that comes while we look is for the next look: this one may see the engine as it was before.
@@ -412,7 +421,7 @@ class Supervisor:
             if not reachable or self._health.stalled_s == 0.0 or self._in_flight() == 0:
                 self._move(Event.LOST)
         elif self.state is State.READY and not reachable:
-            self.failure = self._health.trouble
+            self._trouble = self.failure = self._health.trouble
             self._log.warning("engine %s: %s", self.name, self.failure)
             self._look_at_s = self._clock()
             self._move(Event.LOST)
@@ -426,6 +435,14 @@ class Supervisor:
                     self._cleared.set()  # else whoever waits would spin: the event is only cleared at a first suspicion
             if slots != self.slots or models != self._health.models:
                 self._tell()
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        """Why it isn't ready, as far as a look at one that starts can tell."""
+        if trouble is not None and self._trouble is None:
+            self._log.warning("engine %s: %s", self.name, trouble)
+        self._trouble = trouble
+        if self._process is None:  # somebody else's: nothing but this tells why it isn't reached
+            self.failure = trouble
 
     def _period_s(self) -> float:
         if self._is_suspected:
@@ -445,26 +462,25 @@ class Supervisor:
             if self.launch.is_ours and not self._taken_over:
                 self._history.record(self.launch.history_key, self.last_wake_s)
         self.models = self._health.models
-        self.failure = None
+        self.failure = self._trouble = None
         self._last_lines = []
         self._move(Event.LISTED)
 
     async def _go_down(self, ending: _Ending) -> None:
         """Bring the engine down in the way that its ending asks for, and wait until it may start again."""
         process = self._process
-        if ending is _Ending.CRASHED:
+        if ending in _FAILURES:
+            if ending is _Ending.WEDGED:
+                self._move(Event.STALLED)
             if process is not None:
-                ended_alone = process.has_ended
+                ended_alone = ending is _Ending.CRASHED and process.has_ended
                 how = await process.kill()
                 self._last_lines = last_words(process.lines)
                 self._process = None
                 if ended_alone:
                     self.failure = f"ended by itself: {how}"
-            await self._after_crash(was_started=process is not None)
+            await self._after_failure(was_started=process is not None)
             return
-        if ending is _Ending.WEDGED:
-            self._log.error("engine %s is restarted: %s", self.name, self.failure)
-            self._move(Event.STALLED)
         self._move(Event.STOP)
         if process is not None and ending is _Ending.ASKED and process.is_kept:
             process.release()
@@ -472,15 +488,15 @@ class Supervisor:
             self._process = None
         elif process is not None:
             assert self.launch is not None
-            # A hung engine would not hear a SIGTERM, and a vLLM that loads swallows it and goes on loading.
-            deaf = ending is _Ending.WEDGED or self._first_ready_s is None
+            # A vLLM that loads swallows a SIGTERM and goes on loading.
+            deaf = self._hurried or self._first_ready_s is None
             grace_s = 0.0 if deaf else self.launch.stop_grace_s
             how = await process.terminate(grace_s)
             self._log.info("engine %s has stopped: %s", self.name, how)
             self._process = None
         self._move(Event.EXITED)
 
-    async def _after_crash(self, *, was_started: bool) -> None:
+    async def _after_failure(self, *, was_started: bool) -> None:
         now_s = self._clock()
         ready_for_s = None if self._first_ready_s is None else now_s - self._first_ready_s
         self._log.error("engine %s: %s\n%s", self.name, self.failure, "\n".join(self._last_lines))
