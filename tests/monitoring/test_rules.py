@@ -111,6 +111,42 @@ def test_inhibitions_name_alerts_that_there_are() -> None:
             assert all(any(re.fullmatch(one, name) for name in known) for one in pattern.split("|")), matcher
 
 
+def test_what_happens_to_another_engine_or_gateway_is_not_kept_back() -> None:
+    """One engine that was given up on kept back that its neighbour crashed, and that none was left."""
+    fire = {
+        "HeadgateEngineFailed a e0",
+        *("HeadgateEngineCrashLoop a e0", "HeadgateEngineDown a e0", "HeadgateEngineWedged a e0"),
+        *("HeadgateEngineCrashLoop a e1", "HeadgateEngineWedged a e2", "HeadgateNoEngine a", "HeadgateRefusing a"),
+        *("HeadgateDown b", "HeadgateRefusing b", "HeadgateRefusing c", "HeadgateBudgetBurns", "HeadgateGpuHot c"),
+    }
+    assert kept_back(fire) == {
+        *("HeadgateEngineCrashLoop a e0", "HeadgateEngineDown a e0", "HeadgateEngineWedged a e0"),
+        *("HeadgateRefusing a", "HeadgateRefusing b", "HeadgateBudgetBurns"),
+    }
+    assert not kept_back({"HeadgateDown b", "HeadgateBudgetBurns"}), "others burn it"
+
+
+def kept_back(fire: set[str]) -> set[str]:
+    """Those of these alerts ("name gateway engine") that the example doesn't deliver, as Alertmanager does it."""
+    alerts = {text: dict(zip(("alertname", "instance", "engine"), text.split(), strict=False)) for text in fire}
+
+    def matches(matchers: list[str], alert: dict[str, str]) -> bool:
+        for label, operator, pattern in re.findall(r'(\w+)(!?=~?)"(.+)"', " ".join(matchers).replace(" ", "\n")):
+            if (re.fullmatch(pattern, alert.get(label, "")) is not None) == operator.startswith("!"):
+                return False
+        return True
+
+    return {
+        text
+        for rule in yaml.safe_load((MONITORING / "alertmanager.yml").read_text())["inhibit_rules"]
+        for text, target in alerts.items()
+        for source in alerts.values()
+        if matches(rule["source_matchers"], source) and matches(rule["target_matchers"], target)
+        # A label that neither has is equal.
+        if all(source.get(label) == target.get(label) for label in rule["equal"])
+    }
+
+
 def test_rules_read_metrics_that_the_dashboards_know() -> None:
     """And so those are tried against a real Prometheus."""
     read = {name for group in GROUPS for rule in group["rules"] for name in metrics(rule["expr"])}
