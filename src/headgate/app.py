@@ -320,6 +320,7 @@ class Gateway:
             default_model=lambda: self.engines.default_model,
             clock=self._clock,
             trusted_proxies=settings.trusted_proxies,
+            with_client=settings.log_client,
         )
         views = operations.Views(
             self._picture.ready,

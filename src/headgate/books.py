@@ -96,6 +96,7 @@ class Books:
                 "route": call.route,
                 "model": model,
                 "key": call.key,
+                "client": call.client or None,
                 "engine": life.engine,
                 "engine_request_id": life.engine_request_id or None,
                 "status": ending.status,

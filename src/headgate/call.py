@@ -51,6 +51,7 @@ class Call(msgspec.Struct):
         rights: what the keys file says of the key; None: it isn't in there, and may do everything.
         told: headers for its answer, whatever that will be; how it stands with its limits.
         trace: the caller's trace, where it told one.
+        client: the client's address, for the log; empty where it isn't kept.
     """
 
     route: str
@@ -71,6 +72,7 @@ class Call(msgspec.Struct):
     rights: Key | None = None
     told: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     trace: TraceContext | None = None
+    client: str = ""
 
     @property
     def prompt_bytes(self) -> int:

@@ -233,7 +233,7 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[
         tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], BeforeValidator(_networks)
-    ] = Field((), description="Addresses or networks whose word on users and priority counts without a key.")
+    ] = Field((), description="Addresses or networks whose word on clients, users and priority counts without a key.")
     ops_auth: Literal["open", "key"] = Field(
         "open", description="`key` closes the page, /docs, /metrics, /status, /engines."
     )
@@ -262,6 +262,7 @@ class Settings(BaseSettings):
     log_level: Annotated[str, AfterValidator(_level)] = Field(
         "info", description="What is logged: debug, info, warning or error, and what is worse."
     )
+    log_client: bool = Field(True, description="Whether a request's line in the log has its client's address.")
     otel_exporter_otlp_endpoint: Annotated[str | None, AfterValidator(_http_url)] = Field(
         None,
         description="An OpenTelemetry collector to send spans to over OTLP/HTTP, such as http://127.0.0.1:4318; "

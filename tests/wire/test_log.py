@@ -104,6 +104,22 @@ def test_engines_id_is_that_of_the_call(gate: Gateway) -> None:
     assert (gate.logged("failed")["level"], gate.logged("stream")["trace_id"]) == ("warning", TRACE)
 
 
+@pytest.mark.parametrize(
+    ("flags", "client"),
+    [
+        ((), "127.0.0.1"),
+        (("--trusted-proxies", "10.0.0.0/8"), "127.0.0.1"),
+        (("--trusted-proxies", "127.0.0.1,10.0.0.0/8"), "192.0.2.7"),
+        (("--trusted-proxies", "127.0.0.1", "--log-client", "false"), None),
+    ],
+)
+def test_line_says_whose_request_it_was_as_far_as_that_can_be_believed(flags: tuple[str, ...], client: str) -> None:
+    with scripted_engine() as engine, gateway(engine.url, *flags) as gate:
+        engine.say(WHOLE)
+        gate.ask(chat(stream=False), x_request_id="one", x_forwarded_for="203.0.113.1, 192.0.2.7, 10.0.0.3")
+        assert gate.logged("one")["client"] == client
+
+
 def fields(program: str) -> set[str]:
     """The names that a program asks of a line."""
     program = re.sub(r'"[^"]*"', '""', program)

@@ -15,11 +15,12 @@ from typing import Literal
 import msgspec
 
 from headgate import openai
-from headgate.api import problems, wishes
+from headgate.api import peers, problems, wishes
 from headgate.api.auth import NOBODY, Keys
 from headgate.api.connection import Connection, Downstream
+from headgate.api.peers import Network
 from headgate.api.request import Headers, Request, Road, kept_id
-from headgate.api.wishes import Network, Wishes
+from headgate.api.wishes import Wishes
 from headgate.call import Call, priority
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow
@@ -93,7 +94,8 @@ class Generation:
     """Takes a request from its connection, reads and checks it, and hands it to the flow.
 
     Args:
-        trusted_proxies: whose word on users and priority counts, though it has no key.
+        trusted_proxies: whose word on users and priority counts, though it has no key; and on whom it asks for.
+        with_client: whether the client's address is kept for the log.
         default_model: what ``/generate`` uses where the caller names none; asked at each call.
     """
 
@@ -108,8 +110,10 @@ class Generation:
         default_model: Callable[[], str | None],
         clock: Callable[[], float],
         trusted_proxies: Sequence[Network] = (),
+        with_client: bool = True,
     ) -> None:
         self._flow = flow
+        self._with_client = with_client
         self._trusted_proxies = tuple(trusted_proxies)
         self._keys = keys
         self._metrics = metrics
@@ -150,6 +154,8 @@ class Generation:
             body = await self._body(connection, request)
             if body is not None:
                 call = self._call(endpoint, request, body, content_type, request_id, trace, key, arrived, wished)
+                if self._with_client:
+                    call.client = peers.address(connection.client, request.headers, self._trusted_proxies)
         except Exception as error:
             refusal = error if isinstance(error, Refusal) else self._mistake(request_id)
             status = refuse(refusal)
@@ -224,7 +230,7 @@ class Generation:
         )
 
     def _from_proxy(self, connection: Connection) -> bool:
-        return wishes.comes_from(connection.client, self._trusted_proxies)
+        return peers.comes_from(connection.client, self._trusted_proxies)
 
     def _asked(self, endpoint: Endpoint, body: bytes, content_type: bytes) -> Asked | tuple[bytes, Asked]:
         if endpoint.reads == "json":

@@ -6,15 +6,11 @@ anybody else it would be a way past the others. A deadline and the wish to be to
 
 from __future__ import annotations
 
-import ipaddress
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from headgate.api.request import Headers
 from headgate.errors import Reason, Refusal
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HEADERS = frozenset(
     (b"x-headgate-deadline-ms", b"x-headgate-wait", b"x-headgate-priority", b"x-headgate-user", b"x-openwebui-user-id")
@@ -61,17 +57,6 @@ def read(headers: Headers, *, believed: bool) -> Wishes:
         elif name == b"x-headgate-user" or (name == b"x-openwebui-user-id" and not user):
             user = value[:USER_MOST].decode("latin-1")
     return Wishes(rank, user, deadline_s, tells_place)
-
-
-def comes_from(peer: object, networks: Sequence[Network]) -> bool:
-    """Whether a connection's peer (``(host, port)``, as ASGI has it) is in one of the networks."""
-    if not networks or not isinstance(peer, tuple | list):
-        return False
-    try:
-        address = ipaddress.ip_address(peer[0])
-    except ValueError:
-        return False
-    return any(address in network for network in networks)
 
 
 def _rank(value: bytes) -> int:
