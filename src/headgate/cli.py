@@ -146,11 +146,13 @@ def check(model: str | None, config: Path | None, as_json: bool, **flags: Any) -
 def stop_engine(port: int | None, cache_dir: Path | None) -> None:
     """Stop the engine that a gateway with ENGINE_KEEP left running.
 
-    While a gateway uses it, end that first. Exit status: 0 it has stopped, 1 there is none, 2 bad settings.
+    While a gateway uses it, end that first. Exit status: 0 it has stopped, 1 there is none or a gateway has it, 2 bad
+    settings.
     """
     import asyncio
 
     from headgate.app import keep_of
+    from headgate.pool.keep import InUse
     from headgate.settings import SettingsError, load
 
     try:
@@ -158,7 +160,11 @@ def stop_engine(port: int | None, cache_dir: Path | None) -> None:
     except SettingsError as error:
         click.echo(f"headgate: {error}", err=True)
         sys.exit(2)
-    how = asyncio.run(keep_of(settings, "e0").stop(grace_s=15.0))
+    try:
+        how = asyncio.run(keep_of(settings, "e0").stop(grace_s=15.0))
+    except InUse as error:
+        click.echo(f"headgate: {error}. End the gateway first: `headgate serve` on {settings.port}.", err=True)
+        sys.exit(1)
     click.echo(
         f"The engine has stopped: {how}" if how else f"No engine was left running by a gateway on {settings.port}."
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headgate.pool.launchers import free_port
+from headgate.pool.launchers import free_port, guard
 from headgate.pool.launchers.guard import KEEP
 from headgate.pool.process import GUARD, EngineProcess, Exit
 from tests.pool.engines import DEADLINE_S, Family, alive, command, gone, parent_of
@@ -206,3 +206,13 @@ def test_a_sigterm_in_the_moment_of_the_start_is_not_lost() -> None:
             assert ended.signal == signal.SIGTERM
 
     asyncio.run(scenario())
+
+
+def test_what_has_ended_and_is_not_buried_is_no_process() -> None:
+    """A kept engine's guard that had been killed was believed to live until its parent looked: nothing was kept."""
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(ProcessLookupError):
+        guard.started(ended.pid)
+    ended.wait()
+    assert guard.started(os.getpid()) > 0

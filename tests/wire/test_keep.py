@@ -136,8 +136,15 @@ def test_what_is_not_what_would_be_started_is_stopped_and_that_is_said(
         assert said in gate.log()
 
 
-def test_a_second_gateway_of_the_same_port_leaves_the_first_ones_engine_to_it(cache: Path) -> None:
-    """On another address, say: the record of its own engine took the other's place, and nothing ended that one ever."""
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_second_gateway_of_the_same_port_leaves_the_first_ones_engine_to_it(cache: Path, taken_over: bool) -> None:
+    """On another address, say: the record of its own engine took the other's place, and nothing ended that one ever.
+
+    An engine that had been taken over was taken over again, by the second too: both gave out all of its slots.
+    """
+    if taken_over:
+        with keeping(cache, args="--load-s 0"):
+            pass
     with keeping(cache, args="--load-s 0") as first:
         pid = engine(first)
         with keeping(cache, args="--load-s 0") as second:
@@ -185,9 +192,14 @@ def test_a_record_is_believed_only_of_the_very_processes_that_it_names(cache: Pa
 
 
 def test_stop_engine_stops_it_and_says_so(cache: Path) -> None:
+    """Of a gateway that had taken it over it killed the engine, after 26 s and with the guard."""
     command = [sys.executable, "-m", "headgate", "stop-engine", "--port", "0", "--cache-dir", str(cache)]
-    with keeping(cache, args="--load-s 0") as gate:
-        pid = engine(gate)
+    for _ in range(2):
+        with keeping(cache, args="--load-s 0") as gate:
+            pid = engine(gate)
+            refused = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert (refused.returncode, "End the gateway first" in refused.stderr) == (1, True)
+            assert gate.ask(chat(5)).status == 200
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert f"process {pid}" in ended.stdout

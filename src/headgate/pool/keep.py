@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
+
+
+class InUse(Exception):
+    """Another gateway has the engine, or its guard doesn't answer."""
+
+
 READ_BY_ENGINES = ("VLLM_", "CUDA_", "HF_", "NVIDIA_", "NCCL_", "TORCH", "OMP_", "HIP_", "ROCR_")
 """What a variable's name begins with that makes another engine of the same command."""
 
@@ -99,12 +105,18 @@ class Keep:
     async def rejoin(self, launch: Launch, on_line: Callable[[str], None]) -> tuple[EngineProcess, Launch] | None:
         """The engine that was left behind, and the launch that it is, where it is what this launch would start."""
         record = await self._read()
-        process = await self._take_over(record, on_line) if record is not None else None
-        self._is_taken = record is not None and process is None
-        if record is None or process is None:
-            if self._is_taken and self._wanted:
-                # Written down as well, ours would take that one's place, and nobody could ever end it.
-                log.warning("the engine that starts now is not kept: another gateway on this port may have that one")
+        self._is_taken = False
+        if record is None:
+            return None
+        try:
+            process = await self._take_over(record, on_line)
+        except InUse as error:
+            self._is_taken = await self._read() is not None  # it may have ended just now
+            if self._is_taken:
+                log.warning("%s", error)
+                if self._wanted:
+                    # Written down as well, ours would take that one's place, and nobody could ever end it.
+                    log.warning("the engine that starts now is not kept: another gateway on this port may have one")
             return None
         told = record.told
         if not self._wanted or told.fingerprint != fingerprint(launch):
@@ -118,11 +130,15 @@ class Keep:
         return process, replace(launch, address=address, api_key=told.api_key)
 
     async def stop(self, grace_s: float) -> str | None:
-        """Stop what was left running; what became of it, None where there is nothing."""
+        """Stop what was left running; what became of it, None where there is nothing.
+
+        Raises:
+            InUse: a gateway has it.
+        """
         record = await self._read()
-        process = await self._take_over(record, lambda _: None) if record is not None else None
-        if record is None or process is None:
+        if record is None:
             return None
+        process = await self._take_over(record, lambda _: None)
         return f"process {record.engine[0]}: {await process.terminate(grace_s)}"
 
     async def _read(self) -> Record | None:
@@ -141,18 +157,26 @@ class Keep:
             return None
         return record
 
-    async def _take_over(self, record: Record, on_line: Callable[[str], None]) -> EngineProcess | None:
+    async def _take_over(self, record: Record, on_line: Callable[[str], None]) -> EngineProcess:
         folder = os.open(self._socket.parent, os.O_RDONLY)
         try:
             path = f"/proc/self/fd/{folder}/{self._socket.name}"  # a socket's path may have 107 bytes
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_unix_connection(path)
-        except (OSError, TimeoutError) as error:
-            log.warning("the guard of a kept engine (process %d) can't be reached: %s", record.guard[0], error)
-            return None
+                try:
+                    # A guard has one gateway: another's connection is accepted by the kernel, and by the guard once
+                    # the first has gone.
+                    first = await reader.readuntil()
+                except BaseException:
+                    writer.close()
+                    raise
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            why = str(error) or "it has a gateway"
+            what = f"the guard of a kept engine (process {record.guard[0]}) doesn't take us: {why}"
+            raise InUse(what) from None
         finally:
             os.close(folder)
-        guard, told = _Rejoined(reader, writer, record.guard[0]), record.told
+        guard, told = _Rejoined(reader, writer, record.guard[0], first), record.told
         return EngineProcess(guard, told.mark, on_line, told.api_key, is_kept=True)
 
 
@@ -172,10 +196,11 @@ def fingerprint(launch: Launch) -> str:
 class _Rejoined:
     """A guard that is no child of ours, over its socket."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int, first: bytes) -> None:
         self.stdin: asyncio.StreamWriter | None = writer
         self.stdout: asyncio.StreamReader | None = asyncio.StreamReader()
         self.stderr: asyncio.StreamReader | None = asyncio.StreamReader()
+        self.stdout.feed_data(first)
         self._pid = pid
         self._sorting = asyncio.create_task(self._sort(reader, self.stdout, self.stderr))
 

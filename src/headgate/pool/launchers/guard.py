@@ -207,9 +207,16 @@ class _Keeper:
 
 
 def started(pid: int) -> int:
-    """When a process began, in clock ticks since the boot: with its number, what tells it from every other."""
+    """When a process began, in clock ticks since the boot: with its number, what tells it from every other.
+
+    Raises:
+        OSError: there is none, or it has ended and nobody has buried it yet.
+    """
     with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
+        fields = file.read().rpartition(b")")[2].split()
+    if fields[0] in (b"Z", b"X"):
+        raise ProcessLookupError(f"process {pid} has ended already")
+    return int(fields[19])
 
 
 def _start(argv: list[str], output: int) -> int:
