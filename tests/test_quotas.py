@@ -107,3 +107,9 @@ def test_who_leaves_in_the_turn_in_which_the_answer_comes_gets_its_tokens_back()
         await shared.stop()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("url", ["redis://h/0?foo=1", "redis://h:x/0", "unix:///a?db=b"])
+def test_a_url_that_redis_could_never_be_asked_at_is_no_redis_that_is_away(url: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Shared(url)

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 
 _ALL = "requests"
-_REQUESTS = "requests:"
-_TOKENS = "tokens:"
+
+
+def _bucket(kind: str, key: Key, per_min: float) -> str:
+    """With the rate in its name: what is owed is kept as a time, and would be as long at a hundred times the rate."""
+    return f"{kind}:{key.name}:{per_min:.12g}"
 
 
 class Taken(NamedTuple):
@@ -79,11 +82,11 @@ class Quotas:
         charges: list[Charge] = []
         if key is not None:
             if key.requests_per_min is not None:
-                burst = key.requests_burst or max(key.requests_per_min, 1.0)
-                charges.append(Charge(_REQUESTS + key.name, Rate(key.requests_per_min, burst), 1.0))
+                rate = Rate(key.requests_per_min, key.requests_burst or max(key.requests_per_min, 1.0))
+                charges.append(Charge(_bucket("requests", key, key.requests_per_min), rate, 1.0))
             if key.tokens_per_min is not None and tokens is not None:
-                burst = key.tokens_burst or max(key.tokens_per_min, 1.0)
-                charges.append(Charge(_TOKENS + key.name, Rate(key.tokens_per_min, burst), tokens(), settles=True))
+                rate = Rate(key.tokens_per_min, key.tokens_burst or max(key.tokens_per_min, 1.0))
+                charges.append(Charge(_bucket("tokens", key, key.tokens_per_min), rate, tokens(), settles=True))
         if self._overall is not None:
             charges.append(Charge(_ALL, self._overall, 1.0))
         return charges
@@ -142,7 +145,8 @@ def refusal(taken: Taken) -> Refusal | None:
     if not wait_s:
         return None
     charge = taken.decision.blocking(taken.charges)
-    kind, colon, name = charge.bucket.partition(":")
+    kind, colon, rest = charge.bucket.partition(":")
+    name = rest.partition(":")[0]
     if not colon:
         what = f"The gateway takes {charge.rate.per_min:.12g} requests a minute."
     elif kind == "tokens":

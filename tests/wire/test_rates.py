@@ -184,6 +184,19 @@ def test_a_changed_limit_counts_for_the_next_request(engine: Engine, keys: KeysF
         wait_until(lambda: ask(gate, secret).status == 200, "the new limit is in force")
 
 
+def test_a_rate_that_is_raised_ends_what_was_owed_at_the_old_one(engine: Engine, keys: KeysFile) -> None:
+    """A debt is a time. Of 4,000 tokens at 0.1 a minute it was a month, and stayed one at any rate."""
+    secret = keys.add("a", tokens_per_min=SLOW, tokens_burst=50)
+    with keyed(engine, keys) as gate:
+        assert ask(gate, secret, tokens=4000).status == 200
+        gate.until(active=0)
+        refused = ask(gate, secret)
+        assert refused.error["retry_after_s"] > 86400
+        assert "The key `a` may use 0.1 tokens a minute" in refused.error["message"]
+        keys.path.write_text(keys.path.read_text().replace("tokens_per_min = 0.1", "tokens_per_min = 100_000"))
+        wait_until(lambda: ask(gate, secret).status == 200, "the new rate is in force")
+
+
 def test_all_callers_together_are_held_to_one_rate(engine: Engine) -> None:
     with gateway(engine, "--rate-limit-per-min", "3") as gate:
         replies = [gate.ask() for _ in range(5)]

@@ -143,3 +143,30 @@ def test_no_redis_is_asked_for_callers_without_limits(engine: Engine, keys: Keys
         for _ in range(5):
             assert ask(gate, secret).status == 200
         assert gate.metric("api_redis_up") == 1, "nobody noticed that it hangs"
+
+
+@pytest.mark.parametrize(
+    ("away", "back"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    ],
+    ids=["a replica", "full"],
+)
+def test_a_redis_that_writes_nothing_is_down_and_said_once(
+    engine: Engine, keys: KeysFile, redis: RedisServer, away: tuple[str, ...], back: tuple[str, ...]
+) -> None:
+    """It took the script, so it was up, and rates were "shared" while none was; two lines of log at each request."""
+    secret = keys.add("a", requests_per_min=1e6)
+    with keyed(engine, keys, "--redis-url", redis.url) as gate:
+        gate.until_counted(1, "api_redis_up")
+        assert redis.ask(*away) == "+OK"
+        for _ in range(5):
+            assert ask(gate, secret).status == 200
+        gate.until_counted(0, "api_redis_up")
+        for _ in range(5):
+            assert ask(gate, secret).status == 200
+        assert gate.log().count("does not answer") == 1
+        assert redis.ask(*back) == "+OK"
+        gate.until_counted(1, "api_redis_up")
+        assert gate.log().count("rates are shared") == 2

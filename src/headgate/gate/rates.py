@@ -8,7 +8,7 @@ bucket is one number, which Redis can keep as well (``shared`` has the same rule
 
 A request is charged the tokens that it is expected to take, and corrected to what it took when it has ended. One that
 takes more than a whole burst passes when the bucket is full, and what is over is a debt: it would pass never otherwise.
-Buckets are as many as keys in the file, so none is ever forgotten.
+Buckets are as many as limits that the keys file has had, so none is ever forgotten.
 """
 
 from __future__ import annotations

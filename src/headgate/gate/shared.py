@@ -30,6 +30,9 @@ BATCH_MOST = 256
 PREFIX = "{headgate}:"
 """In braces: a cluster keeps all of a script's keys on one node."""
 
+_PROBE = ("take", 0.001, 1.0, 1.0)
+"""A bucket of nobody's. A replica, and a server that is full, take the script and then write nothing."""
+
 _SCRIPT = resources.files(__package__).joinpath("shared.lua").read_text(encoding="utf-8")
 
 
@@ -68,6 +71,10 @@ class Shared:
             socket_connect_timeout=TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
+        try:
+            self._redis.connection_pool.make_connection()
+        except TypeError:
+            raise ValueError("the URL has an option that there isn't") from None
         self._sha = ""
         self._questions: list[_Question] = []
         self._wanted = asyncio.Event()
@@ -157,6 +164,7 @@ class Shared:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 self._sha = await self._redis.script_load(_SCRIPT)
+                await self._redis.evalsha(self._sha, 1, PREFIX + "probe", *_PROBE)
         except Exception as error:
             self._say_down(error)
             await self._hang_up()
