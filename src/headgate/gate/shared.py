@@ -72,7 +72,7 @@ class Shared:
             retry=Retry(NoBackoff(), 0),
         )
         try:
-            self._redis.connection_pool.make_connection()
+            self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         except TypeError:
             raise ValueError("the URL has an option that there isn't") from None
         self._sha = ""
