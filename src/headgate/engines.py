@@ -7,6 +7,7 @@ keeps each engine's connections for as long as the engine keeps its address.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from headgate.relay.upstream import Unreachable, Upstream
 if TYPE_CHECKING:
     from headgate.pool.pool import Pool
     from headgate.pool.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
 
 OWN_IDLE_S = 60.0
 """Our own vLLM is told to keep connections for 75 s."""
@@ -40,6 +43,7 @@ class Engines:
         self._routes: dict[str, tuple[tuple[Address, str | None], Route]] = {}
         """Each with what it was made for: a new start may get the old port, but never the old key."""
         self._names: dict[str, None] = {}
+        self._differ = False
         for engine in pool.engines:
             engine.subscribe(self._changed)
             self._changed(engine)
@@ -92,6 +96,20 @@ class Engines:
             self._connect_to(engine, address)
         self._names = {str(card["id"]): None for card in self._pool.models()}
         self._on_capacity(engine.name, engine.slots)
+        self._compare()
+
+    def _compare(self) -> None:
+        """Say so where the engines don't serve the same models: a request goes to the one that has room."""
+        served = {engine.name: engine.model_names for engine in self._pool.engines if engine.model_names}
+        differ = len({frozenset(names) for names in served.values()}) > 1
+        if differ and not self._differ:
+            each = "; ".join(f"{name}: {', '.join(names)}" for name, names in served.items())
+            log.warning(
+                "the engines don't serve the same models (%s): any of them may get a request, and answers 404 where it "
+                "doesn't serve its model. Put a gateway in front of each set that does",
+                each,
+            )
+        self._differ = differ
 
     def _connect_to(self, engine: Supervisor, address: Address) -> None:
         launch = engine.launch

@@ -191,6 +191,14 @@ def test_a_remote_engine_that_is_gone_fails_alone_and_warns_beside_another() -> 
     assert [finding.verdict for finding in findings] == [Verdict.WARN, Verdict.OK]
 
 
+def test_remote_engines_that_serve_different_models_are_told() -> None:
+    with simulated_engine() as one, simulated_engine("--model-name", "another") as other:
+        assert len(remote.look([one.url, one.url], None)) == 2
+        *_, finding = remote.look([one.url, other.url], None)
+    assert finding.verdict is Verdict.WARN
+    assert "don't serve the same models" in finding.what
+
+
 def test_a_remote_engine_that_wants_a_key_names_the_setting() -> None:
     with simulated_engine("--api-key", "secret") as engine:
         [without] = remote.look([engine.url], None)

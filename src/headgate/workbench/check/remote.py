@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -33,15 +34,32 @@ def look(urls: Sequence[str], api_key: str | None) -> list[Finding]:
     """Ask all of them at once. One that doesn't answer is a failure only if no other does."""
     with ThreadPoolExecutor(max_workers=min(16, len(urls)), thread_name_prefix="check") as threads:
         asked = list(threads.map(partial(_look, api_key=api_key), urls))
-    anyone = any(isinstance(found, Finding) for found in asked)
+    anyone = any(isinstance(found, _Seen) for found in asked)
     findings: list[Finding] = []
     for url, found in zip(urls, asked, strict=True):
         if isinstance(found, _Silent):
             make = warn if anyone else fail
             findings.append(make("engine", f"{url}: {found}", found.mend))
         else:
-            findings.append(found)
+            findings.append(found.finding)
+    serving = [found.names for found in asked if isinstance(found, _Seen) and found.names]
+    if len(set(serving)) > 1:
+        findings.append(
+            warn(
+                "engine",
+                "the engines don't serve the same models: any of them may get a request, and answers 404 where it "
+                "doesn't serve its model",
+                "Put a gateway in front of each set of engines that serve the same.",
+            )
+        )
     return findings
+
+
+class _Seen(NamedTuple):
+    """What was found of one that answers, and what it serves."""
+
+    finding: Finding
+    names: frozenset[str]
 
 
 class _Silent(Exception):
@@ -52,14 +70,14 @@ class _Silent(Exception):
         self.mend = mend
 
 
-def _look(url: str, api_key: str | None) -> Finding | _Silent:
+def _look(url: str, api_key: str | None) -> _Seen | _Silent:
     try:
         return _ask(url, api_key)
     except _Silent as silent:
         return silent
 
 
-def _ask(url: str, api_key: str | None) -> Finding:
+def _ask(url: str, api_key: str | None) -> _Seen:
     try:
         address = parse_url(url)
     except ValueError as error:
@@ -81,6 +99,10 @@ def _ask(url: str, api_key: str | None) -> Finding:
             f"it answers, but lists no models (GET {address.url}/v1/models: {answer.status_code})",
             "An engine that speaks OpenAI's API is wanted there; give the part of its URL before /v1.",
         ) from None
+    return _Seen(_judge(url, names, metrics), frozenset(names))
+
+
+def _judge(url: str, names: Sequence[str], metrics: httpx.Response) -> Finding:
     said = f"{url} answers, and serves {', '.join(names) or 'no model'}"
     if not names:
         return warn("engine", said, "Load a model there.")
