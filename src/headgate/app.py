@@ -321,6 +321,7 @@ class Gateway:
             clock=self._clock,
             trusted_proxies=settings.trusted_proxies,
             with_client=settings.log_client,
+            one_engine=len(self.pool.engines) == 1,
         )
         views = operations.Views(
             self._picture.ready,

@@ -64,6 +64,7 @@ class _Body(msgspec.Struct):
     max_completion_tokens: _Tokens | None = None
     max_output_tokens: _Tokens | None = None
     prompt: msgspec.Raw = _ABSENT
+    prompt_embeds: msgspec.Raw = _ABSENT
     input: msgspec.Raw = _ABSENT
     messages: msgspec.Raw = _ABSENT
     background: bool | None = None
@@ -132,6 +133,7 @@ class Asked(msgspec.Struct, frozen=True):
         in_background: nobody waits for it: a user interface asks for a title, tags or the like.
         media_bytes: how much of the body says nothing of its tokens: pictures and sounds, all but what each is taken
             for.
+        follows: it goes on from a response that an engine remembers.
     """
 
     model: str
@@ -142,6 +144,7 @@ class Asked(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     in_background: bool = False
     media_bytes: int = 0
+    follows: bool = False
 
 
 def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
@@ -163,7 +166,7 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
     if not fields.model:
         raise Refusal(Reason.INVALID_REQUEST, "`model` must not be empty.", param="model")
     for name in required:
-        if _start(getattr(fields, name)) in (b"", b"null"):
+        if not _is_set(getattr(fields, name)) and not (name == "prompt" and _is_set(fields.prompt_embeds)):
             raise Refusal(Reason.INVALID_REQUEST, f"`{name}` is required.", param=name)
     if _start(fields.messages)[:1] not in (b"", b"[", b"n"):
         raise Refusal(Reason.INVALID_REQUEST, "`messages` must be an array.", param="messages")
@@ -173,10 +176,9 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
             "`background` is not offered here: its work would outlive the slot that it was given.",
             param="background",
         )
-    prompts = 1
-    for several in (fields.prompt, fields.input):
-        if several is not _ABSENT and _start(several)[:1] == b"[":
-            prompts = max(prompts, _count_prompts(bytes(several)))
+    prompts = _count_prompts(fields.prompt, fields.input, fields.messages)
+    if _is_set(fields.prompt_embeds):  # they come beside the other prompts
+        prompts = _count_prompts(fields.prompt_embeds) + (prompts if _is_set(fields.prompt) else 0)
     options = fields.stream_options
     return Asked(
         model=fields.model,
@@ -187,6 +189,7 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         max_tokens=fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens,
         in_background=not fields.stream and _TASK.search(fields.messages) is not None,
         media_bytes=_media_bytes(body),
+        follows=bool(fields.previous_response_id),
     )
 
 
@@ -227,11 +230,14 @@ def _start(raw: msgspec.Raw) -> bytes:
     return memoryview(raw)[:5].tobytes()
 
 
-def _count_prompts(raw: bytes) -> int:
-    """How many prompts the list of a ``prompt`` or ``input`` field holds: texts or token lists are several."""
-    if _SEVERAL.match(raw) is None:
-        return 1  # a list of token numbers is one prompt; so is one of message objects
-    return max(_count(raw), 1)
+def _is_set(raw: msgspec.Raw) -> bool:
+    return _start(raw) not in (b"", b"null")
+
+
+def _count_prompts(*fields: msgspec.Raw) -> int:
+    """How many prompts these fields hold, of which an API reads one: texts, token lists, conversations are several."""
+    # A list of token numbers is one prompt; so is one of message objects.
+    return max([1, *(_count(bytes(field)) for field in fields if _SEVERAL.match(field) is not None)])
 
 
 def _count(raw: bytes) -> int:
@@ -420,6 +426,41 @@ def error_event(refusal: Refusal, dialect: Dialect) -> bytes:
         return b"event: error\ndata: " + error_body(refusal, dialect) + b"\n\n"
     flat = {"type": "error", "code": refusal.reason, "message": refusal.message, "param": None}
     return b"event: error\ndata: " + msgspec.json.encode(flat) + b"\n\n"
+
+
+class _Stop(msgspec.Struct):
+    stop_reason: str | None = None
+
+
+class _Outcome(msgspec.Struct):
+    """How an answer says that it ended: whole, or in the event that does."""
+
+    type: str = ""
+    status: str = ""
+    stop_reason: str | None = None
+    delta: _Stop | None = None
+    response: _Outcome | None = None
+
+
+_outcome = msgspec.json.Decoder(_Outcome)
+
+
+def was_aborted(told: bytes, dialect: Dialect) -> bool:
+    """Whether an answer, or the event that says how it ended, was ended by the engine itself and only looks whole.
+
+    vLLM's word for it is ``abort``; ``/v1/messages`` has no such word there, and says none.
+    """
+    if dialect is Dialect.OPENAI:
+        return b'"finish_reason":"abort"' in told or b'"finish_reason": "abort"' in told
+    try:
+        outcome = _outcome.decode(told)
+    except UNREADABLE:
+        return False
+    if dialect is Dialect.RESPONSES:
+        return (outcome.response or outcome).status == "cancelled"
+    if outcome.delta is not None:
+        return outcome.delta.stop_reason is None
+    return outcome.type == "message" and outcome.stop_reason is None
 
 
 class _Error(msgspec.Struct):

@@ -84,6 +84,40 @@ def test_required_field_that_is_missing_or_null_is_told(value: Any) -> None:
     assert (error.param, error.message) == ("prompt", "`prompt` is required.")
 
 
+def test_prompt_may_come_as_embeddings_alone() -> None:
+    """It was refused, though vLLM takes it."""
+    assert read_request(body(prompt_embeds="one"), required=("prompt",)).sequences == 1
+    assert refused(body(prompt_embeds=None), required=("prompt",)).param == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "told", "aborted"),
+    [
+        (Dialect.OPENAI, {"choices": [{"finish_reason": "abort"}]}, True),
+        (Dialect.OPENAI, {"choices": [{"text": '"finish_reason":"abort"', "finish_reason": "stop"}]}, False),
+        (Dialect.RESPONSES, {"object": "response", "status": "cancelled"}, True),
+        (Dialect.RESPONSES, {"type": "response.completed", "response": {"status": "cancelled"}}, True),
+        (Dialect.RESPONSES, {"status": "completed", "metadata": {"status": "cancelled"}}, False),
+        (Dialect.RESPONSES, {"status": "completed", "metadata": {"finish_reason": "abort"}}, False),
+        (Dialect.RESPONSES, {"response": {"status": "completed", "metadata": {"status": "cancelled"}}}, False),
+        (Dialect.RESPONSES, {"status": None}, False),
+        (Dialect.ANTHROPIC, {"type": "message", "content": []}, True),
+        (Dialect.ANTHROPIC, {"type": "message", "stop_reason": None}, True),
+        (Dialect.ANTHROPIC, {"type": "message", "stop_reason": "end_turn"}, False),
+        (Dialect.ANTHROPIC, {"type": "message_delta", "delta": {"stop_reason": None}}, True),
+        (Dialect.ANTHROPIC, {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}, False),
+        (Dialect.ANTHROPIC, {"input_tokens": 7}, False),
+        (Dialect.ANTHROPIC, [], False),
+    ],
+)
+def test_engine_that_gave_an_answer_up_says_so_in_each_api_by_another_word(
+    dialect: Dialect, told: object, aborted: bool
+) -> None:
+    """What a caller sent and gets back with the answer passed for the engine's word."""
+    assert openai.was_aborted(json.dumps(told, separators=(",", ":")).encode(), dialect) is aborted
+    assert openai.was_aborted(json.dumps(told).encode(), dialect) is aborted
+
+
 @given(raw=st.one_of(st.binary(max_size=60), JSON.map(lambda value: json.dumps(value).encode())))
 def test_any_body_is_read_or_refused(raw: bytes) -> None:
     for read in (read_request, lambda raw: openai.generate_to_completion(raw, "m")):
@@ -106,9 +140,15 @@ def test_any_body_is_read_or_refused(raw: bytes) -> None:
         ({"prompt": [[1, 2], [3]]}, 2),
         ({"input": ["one", "two"]}, 2),
         ({"input": [{"role": "user", "content": "one"}]}, 1),
+        ({"messages": [{"role": "user", "content": "one"}]}, 1),
+        ({"messages": [[{"role": "user", "content": "one"}], [{"role": "user", "content": "two"}]]}, 2),
+        ({"prompt_embeds": "one"}, 1),
+        ({"prompt_embeds": ["one", "two"], "n": 2}, 4),
+        ({"prompt_embeds": ["one", "two"], "prompt": ["three", "four"]}, 4),
     ],
 )
 def test_sequences_are_choices_times_prompts(fields: dict[str, Any], sequences: int) -> None:
+    """Conversations in `messages` and prompts in `prompt_embeds` took one slot, however many they were."""
     assert read_request(body(**fields)).sequences == sequences
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import struct
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -222,3 +224,53 @@ def test_paused_exchange_reads_nothing_until_it_is_resumed() -> None:
         assert receiver.told[-1] == "end"
 
     run(flood, claim)
+
+
+def test_answer_to_a_request_that_was_not_read_whole_ends_the_connection() -> None:
+    """The next request stood behind what nobody would read, until its time was over."""
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(OK)
+        await asyncio.Event().wait()
+
+    async def claim(upstream: Upstream) -> None:
+        receiver = Receiver()
+        (await upstream.connect()).send(bytes(30_000_000), receiver)
+        await receiver.over.wait()
+        assert receiver.told == ["head", "data", "end"]
+        assert upstream.idle() is None
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert "open=0" in repr(upstream), "nobody waits until the rest is read"
+
+    run(early, claim)
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
+def test_body_that_ends_with_its_connection_is_whole_unless_that_is_reset(by_reset: bool) -> None:
+    """A JSON cut in its midst was passed on as an answer."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nsome of it")
+        await reader.read(1000)
+        if by_reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+
+    async def claim(upstream: Upstream) -> None:
+        class Going(Receiver):
+            def on_data(self, data: bytes) -> None:
+                super().on_data(data)
+                assert exchange.transport is not None
+                exchange.transport.write(b"now")
+
+        receiver = Going()
+        exchange = await upstream.connect()
+        exchange.send(b"x", receiver)
+        await receiver.over.wait()
+        assert receiver.told == ["head", "data", "broken" if by_reset else "end"]
+
+    run(serve, claim)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.relay.usage import (
-    TAIL_BYTES,
+    USAGE_BYTES,
+    Finder,
     Usage,
     error_status,
     has_no_choices,
     read,
-    read_tail,
     with_headgate,
     without_usage,
 )
@@ -74,7 +74,7 @@ def test_no_event_of_any_kind_raises(value: Any, raw: bytes) -> None:
     """An exception here would be one in the socket's callback."""
     for data in (encoded(value), raw, b"[" * 5000):
         read(data, Usage())
-        read_tail(b'..."usage":' + data, Usage())
+        Finder(Usage()).feed(b'..."usage":' + data)
         has_no_choices(data)
         status = error_status(data)
         assert status is None or 400 <= status <= 599
@@ -82,20 +82,39 @@ def test_no_event_of_any_kind_raises(value: Any, raw: bytes) -> None:
         with_headgate(data, {"a": 1})
 
 
+def found(*parts: bytes) -> Usage | None:
+    """What is found in a long reply that comes in these parts."""
+    finder = Finder(usage := Usage())
+    for part in parts:
+        finder.feed(part)
+    return usage if finder.told else None
+
+
 @pytest.mark.parametrize("details", [None, {"cached_tokens": 1, "deep": {"er": [1, {"2": 3}]}}])
-def test_usage_at_the_end_of_a_long_reply_is_read_whatever_is_inside(details: object) -> None:
-    """Its details hid it: it was read up to the first closing brace."""
+@pytest.mark.parametrize("behind", ["", "x" * 2 * USAGE_BYTES], ids=["nothing", "much"])
+def test_usage_of_a_long_reply_is_read_whatever_is_inside_and_behind_and_wherever_it_is_cut(
+    details: object, behind: str
+) -> None:
+    """Its details hid it: it was read up to the first closing brace. And so did what vLLM writes behind it."""
     usage = {"prompt_tokens": 3, "prompt_tokens_details": details, "completion_tokens": 5}
-    reply = encoded({"choices": ["x" * 9000], "usage": usage, "headgate": {}})
-    told = Usage()
-    assert read_tail(reply[-TAIL_BYTES:], told)
-    assert (told.prompt_tokens, told.completion_tokens) == (3, 5)
+    reply = encoded({"choices": ["x" * 9000], "usage": usage, "prompt_logprobs": behind, "headgate": {}})
+    at = reply.index(b'"usage"')
+    for cut in range(at - 2, at + len(encoded(usage)) + 12):
+        assert found(reply[:cut], reply[cut:]) == Usage(3, 5)
+    assert found(*(reply[i : i + 1] for i in range(len(reply)))) == Usage(3, 5)
 
 
-def test_usage_that_the_tail_has_cut_is_no_figure() -> None:
-    assert not read_tail(b'"usage": {"prompt_tokens": 3, "comp', Usage())
-    assert not read_tail(b"no word of it", Usage())
-    assert not read_tail(b'"usage": null}', Usage())
+def test_the_last_usage_that_has_figures_counts() -> None:
+    schema = b'"tools":[{"usage":{"type":"string"}}]'
+    assert found(b'{"usage":{"input_tokens":3},', schema + b"}") == Usage(3, 0)
+    assert found(b'{"usage":{"input_tokens":3},', b'"x":' + b" " * 9000, b'"usage":{"input_tokens":4}}') == Usage(4, 0)
+
+
+def test_usage_that_is_cut_is_no_figure() -> None:
+    assert found(b'"usage": {"prompt_tokens": 3, "comp') is None
+    assert found(b"no word of it") is None
+    assert found(b'"usage": null}') is None
+    assert found(b'"usage": {"x": "' + b"x" * USAGE_BYTES, b'", "prompt_tokens": 3}}') is None
 
 
 @given(value=st.dictionaries(st.text(max_size=5), ANYTHING, max_size=4))

@@ -241,6 +241,17 @@ def test_sigterm_ends_what_runs_at_once_with_abort(stream: bool) -> None:
         assert engine.process.wait(5) == 0
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_sigterm_ends_a_message_with_no_reason_why_it_stops(stream: bool) -> None:
+    with simulated_engine() as engine, ThreadPoolExecutor() as pool:
+        body = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 4000, "stream": stream}
+        running = pool.submit(httpx.post, f"{engine.url}/v1/messages", json=body, timeout=20)
+        engine.state(running=1)
+        engine.process.send_signal(signal.SIGTERM)
+        reply = running.result()
+        assert '"stop_reason":null' in reply.text.rpartition("message_delta")[2]
+
+
 def test_sigterm_with_a_timeout_finishes_what_runs_and_refuses_the_rest_with_500() -> None:
     with simulated_engine("--shutdown-timeout", "10") as engine, ThreadPoolExecutor() as pool:
         body = {"prompt": "a", "max_tokens": 20}

@@ -260,7 +260,10 @@ def test_every_answer_tells_its_requests_id(gate: Gateway, method: str, path: st
 
 
 def test_anthropics_sdks_find_the_id_of_a_refusal_too(gate: Gateway) -> None:
-    assert gate.get("/v1/messages", x_request_id="mine-8").headers["request-id"] == "mine-8"
+    refused = gate.get("/v1/messages", x_request_id="mine-8")
+    assert refused.status_code == 405
+    assert refused.headers["request-id"] == "mine-8"
+    assert refused.json()["type"] == "error", "it is in their shape"
 
 
 def test_openapi_lists_every_route(gate: Gateway) -> None:
@@ -302,6 +305,8 @@ def test_openapi_says_what_a_chat_may_send_and_how_it_may_be_refused(gate: Gatew
         *(name.decode() for name in wishes.HEADERS if name.startswith(b"x-headgate")),
     }
     assert set(chat["responses"]) == {"200", *(str(status) for status in STATUS.values()), "405"}
+    tokenize = gate.get("/openapi.json").json()["paths"]["/tokenize"]["post"]
+    assert set(tokenize["responses"]) == set(chat["responses"]), "of these too there may be too many at once"
     fields = chat["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert set(fields) == {"model", "messages", "stream", "stream_options", "n"}
 

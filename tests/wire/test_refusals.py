@@ -12,7 +12,7 @@ import pytest
 from tests.simulated import Engine, simulated_engine
 from tests.wire.client import CHAT, MODEL, Reply, chat, request
 from tests.wire.conftest import ROOMY
-from tests.wire.gateway import Gateway, gateway
+from tests.wire.gateway import Gateway, gateway, wait_until
 
 STATUS = {
     "slots_busy": 429,
@@ -234,3 +234,17 @@ def test_bytes_that_are_no_http_are_refused_in_the_usual_shape(untouched: Gatewa
         reply = client.reply()
         assert (reply.status, reply.error["code"]) == (400, "invalid_request")
         assert client.closed()
+
+
+def test_response_that_only_one_of_several_engines_remembers_cannot_be_gone_on_from(engine: Engine) -> None:
+    """Any of them got it, and the others knew nothing of that response."""
+    body = {"model": MODEL, "input": "Hello", "previous_response_id": "resp_1", "max_output_tokens": 2}
+    with (
+        simulated_engine("--model-name", MODEL, "--model-name", "other") as second,
+        gateway(f"{engine.url},{second.url}") as several,
+    ):
+        error = check(several.ask(body, "/v1/responses"), "invalid_request")
+        assert error["param"] == "previous_response_id"
+        wait_until(lambda: "don't serve the same models (" in several.log(), "it says that they differ")
+    with gateway(engine) as one:
+        assert one.ask(body, "/v1/responses").status == 200

@@ -262,3 +262,62 @@ def test_error_that_is_no_utf_8_is_passed_on(gate: Gateway, engine: Scripted, st
     """The gateway itself failed at it: msgspec says of keys that they are no UTF-8, by an error of another kind."""
     engine.say(JSON.replace(b"200 OK", b"400 Bad Request") + sized(b'{"\xe5":1,"error":{"message":"no"}}'))
     assert gate.ask(chat(stream=stream)).status == 400
+
+
+def named(name: str, **fields: object) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps({"type": name, **fields}).encode())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_metadata_of_a_caller_is_not_taken_for_the_engines_word(gate: Gateway, engine: Scripted, stream: bool) -> None:
+    """It comes back with the answer; the answer was thrown away, the engine asked once more, and then suspect."""
+    metadata = {"finish_reason": "abort", "status": "cancelled"}
+    told = {"object": "response", "status": "completed", "incomplete_details": None, "metadata": metadata}
+    compact = json.dumps(told, separators=(",", ":")).encode()
+    last = b'event: response.completed\ndata: {"type":"response.completed","response":%b}\n\n' % compact
+    engine.say(SSE + chunked(named("response.created", response=told), last) if stream else JSON + sized(compact))
+    reply = gate.ask(
+        {"model": MODEL, "input": "Hello", "stream": stream}, "/v1/responses", x_request_id=f"meta-{stream}"
+    )
+    assert reply.status == 200
+    assert b"event: error" not in reply.body
+    assert gate.logged(f"meta-{stream}")["reason"] == "ok"
+
+
+def test_message_that_the_engine_gave_up_does_not_look_whole(gate: Gateway, engine: Scripted) -> None:
+    """vLLM at its end says no reason why the message stops, and then that it does."""
+
+    def message(*reasons: str | None) -> bytes:
+        deltas = [named("message_delta", delta={"stop_reason": reason}) for reason in reasons]
+        return SSE + chunked(named("message_start", message={"stop_reason": None}), *deltas, named("message_stop"))
+
+    def ask() -> bytes:
+        return gate.ask(chat(), "/v1/messages").events[-1]
+
+    engine.say(message(None))
+    assert ask().startswith(b"event: error\n")
+    engine.say(message(None, "end_turn"))
+    assert b"event: error" not in ask()
+    whole = {"type": "message", "content": [{"type": "text", "text": "Hel"}]}
+    engine.say(JSON + sized(json.dumps(whole).encode()))
+    engine.say(JSON + sized(json.dumps({**whole, "stop_reason": "end_turn"}).encode()))
+    assert gate.ask(chat(stream=False), "/v1/messages").json["stop_reason"] == "end_turn"
+
+
+def test_redirect_is_no_answer(gate: Gateway, engine: Scripted) -> None:
+    """It was passed on and counted as `ok`; SDKs follow it, to the engine itself."""
+    engine.say(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\n" + sized(b""))
+    reply = gate.ask(chat(stream=False), x_request_id="elsewhere")
+    assert (reply.status, reply.error["code"]) == (502, "engine_failed")
+    assert "location" not in reply.headers
+    assert gate.logged("elsewhere")["reason"] == "engine_failed"
+
+
+def test_tokens_of_a_long_answer_are_counted_wherever_it_says_them(gate: Gateway, engine: Scripted) -> None:
+    """vLLM writes the log-probabilities of a prompt behind them, and then they were not found."""
+    usage = {"prompt_tokens": 3000, "completion_tokens": 7}
+    told = {"choices": [], "usage": usage, "prompt_logprobs": ["x" * 100] * 6000}
+    engine.say(JSON + sized(json.dumps(told).encode()))
+    assert gate.ask(chat(stream=False), x_request_id="long").json == told
+    line = gate.logged("long")
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (3000, 7)

@@ -88,9 +88,7 @@ class Application:
 
     def _id(self, scope: Scope) -> Headers:
         """What tells a caller the id of its request, an error's above all: its own, or one that it can be asked by."""
-        endpoint = ENDPOINTS.get(scope["path"])
-        dialect = endpoint.dialect if endpoint is not None else Dialect.OPENAI
-        return id_headers(dialect, own_id(scope["headers"]) or self._new_id())
+        return id_headers(_dialect(scope), own_id(scope["headers"]) or self._new_id())
 
     async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -102,13 +100,20 @@ class Application:
             if host and scope["path"] not in _FOR_ANYBODY and not self._guard.knows(host):
                 what = "This gateway is open, and only to its own machine: it isn't called that."
                 mend = "If it is (by a proxy before it, say), set CORS_ORIGINS to the page's origin, or keys."
-                await _response(Refusal(Reason.FORBIDDEN, f"{what} {mend}"))(scope, receive, send)
+                await _response(Refusal(Reason.FORBIDDEN, f"{what} {mend}"), dialect=_dialect(scope))(
+                    scope, receive, send
+                )
                 return
         if scope["type"] == "http" and (endpoint := ENDPOINTS.get(scope["path"])) is not None:
             scope["route"] = endpoint
-            await _response(_takes(scope, "POST"), 405, {"allow": "POST"})(scope, receive, send)
+            await _response(_takes(scope, "POST"), 405, {"allow": "POST"}, endpoint.dialect)(scope, receive, send)
             return
         await self.fastapi(scope, receive, send)
+
+
+def _dialect(scope: Scope) -> Dialect:
+    endpoint = ENDPOINTS.get(scope["path"])
+    return endpoint.dialect if endpoint is not None else Dialect.OPENAI
 
 
 def _may_be_looked_at(scope: Scope) -> bool:
@@ -202,8 +207,10 @@ def _serves(app: FastAPI, scope: Scope, path: str) -> bool:
     return path in ENDPOINTS or any(route.matches({**scope, "path": path})[0] is not Match.NONE for route in app.routes)
 
 
-def _response(refusal: Refusal, status: int | None = None, more: Any = None) -> Response:
-    own, headers, body = problems.answer(refusal)
+def _response(
+    refusal: Refusal, status: int | None = None, more: Any = None, dialect: Dialect = Dialect.OPENAI
+) -> Response:
+    own, headers, body = problems.answer(refusal, dialect)
     response = Response(body, status_code=status or own, media_type=None)
     for name, value in headers:
         response.headers[name.decode()] = value.decode()

@@ -123,7 +123,7 @@ def describe(endpoint: Endpoint, *, needs_key: bool) -> Part:
         },
         "responses": {
             "200": {"description": "The engine's answer", "content": content},
-            **refusals(400, 401, 403, 404, 405, 408, 413, 415, *([429] if endpoint.gated else ()), 431, 502, 503, 504),
+            **refusals(400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 502, 503, 504),
         },
     }
 

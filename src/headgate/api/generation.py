@@ -97,6 +97,7 @@ class Generation:
         trusted_proxies: whose word on users and priority counts, though it has no key; and on whom it asks for.
         with_client: whether the client's address is kept for the log.
         default_model: what ``/generate`` uses where the caller names none; asked at each call.
+        one_engine: whether the same engine gets all requests, and so can know of earlier ones.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Generation:
         clock: Callable[[], float],
         trusted_proxies: Sequence[Network] = (),
         with_client: bool = True,
+        one_engine: bool = True,
     ) -> None:
         self._flow = flow
         self._with_client = with_client
@@ -121,6 +123,7 @@ class Generation:
         self._final_event = final_event
         self._default_model = default_model
         self._clock = clock
+        self._one_engine = one_engine
 
     @property
     def roads(self) -> dict[str, Road]:
@@ -202,6 +205,9 @@ class Generation:
         assert isinstance(asked, Asked)
         if not endpoint.answers:
             asked = msgspec.structs.replace(asked, max_tokens=0)
+        if asked.follows and not self._one_engine:
+            what = "`previous_response_id` is not offered here: only one of several engines remembers that response."
+            raise Refusal(Reason.INVALID_REQUEST, what, param="previous_response_id")
         target = endpoint.target or endpoint.path
         return Call(
             route=endpoint.path,

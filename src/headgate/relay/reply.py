@@ -65,7 +65,7 @@ _SSE_HEADERS: Headers = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-_TERMINAL = {
+_TERMINAL: dict[Dialect, tuple[bytes, ...]] = {
     Dialect.RESPONSES: (
         b"event: response.completed",
         b"event: response.incomplete",
@@ -73,6 +73,13 @@ _TERMINAL = {
     ),
     Dialect.ANTHROPIC: (b"event: message_stop",),
 }
+"""The events that end a stream; of OpenAI's it is [DONE]."""
+_TELLS_OUTCOME: dict[Dialect, tuple[bytes, ...]] = {
+    Dialect.OPENAI: (b"",),
+    Dialect.RESPONSES: _TERMINAL[Dialect.RESPONSES],
+    Dialect.ANTHROPIC: (b"event: message_delta",),  # there may be several, and the last one counts
+}
+"""The events that say how an answer ended."""
 
 
 _SPECIAL = (b'"usage"', b'"error"', b'"abort"', b"[DONE]")
@@ -180,6 +187,7 @@ class Reply:
     # One is made for each request, and an instance without them has a dictionary that takes 2 µs to fill.
     __slots__ = (
         "__weakref__",
+        "_aborted",
         "_arrived",
         "_clock",
         "_closed_well",
@@ -190,6 +198,7 @@ class Reply:
         "_expired",
         "_failed",
         "_final_sent",
+        "_finder",
         "_first",
         "_last_event_at",
         "_loop",
@@ -202,7 +211,6 @@ class Reply:
         "_slot",
         "_splitter",
         "_status",
-        "_tail",
         "_trouble",
         "_usual",
         "_whole",
@@ -262,10 +270,11 @@ class Reply:
         self._status = 0
         self._engine_headers: Headers = []
         self._splitter: sse.EventSplitter | None = None
+        self._finder: usage.Finder
         self._whole: list[bytes] = []
         self._whole_bytes = 0
         self._passing = False
-        self._tail = b""
+        self._aborted = False
         self._closed_well = False
         self._failed: Ending | None = None
         self._final_sent = False
@@ -520,7 +529,9 @@ class Reply:
                 self._sink.end()
                 self._settle(Ending(200, Reason.ENGINE_FAILED, "the engine reported an error in its stream"))
                 return
-            if b'"finish_reason":"abort"' in told or b'"finish_reason": "abort"' in told:
+            if event.startswith(_TELLS_OUTCOME[dialect]):
+                self._aborted = openai.was_aborted(told, dialect)
+            if self._aborted and (dialect is Dialect.OPENAI or event.startswith(_TERMINAL[dialect])):
                 self._flush(out)
                 self._break_off("the engine aborted the request")
                 return
@@ -532,11 +543,6 @@ class Reply:
                 out.append(event)
             if dialect is not Dialect.OPENAI and event.startswith(_TERMINAL[dialect]):
                 self._closed_well = True
-                if b'"status":"cancelled"' in told and b'"incomplete_details"' in told:
-                    self._flush(out[:-1])
-                    self._closed_well = False
-                    self._break_off("the engine aborted the request")
-                    return
                 if event.startswith(b"event: response.failed"):
                     self._failed = Ending(200, Reason.ENGINE_FAILED, "the engine reported a failed response")
         self._flush(out)
@@ -620,8 +626,9 @@ class Reply:
                 return
             self._passing = self.committed = self.started = True
             data = b"".join(self._whole)
+            self._finder = usage.Finder(self.usage)
             self._sink.start(self._status, [*self._passed_headers(), *self.headers])
-        self._tail = (self._tail + data)[-usage.TAIL_BYTES :]
+        self._finder.feed(data)
         self._sink.write(data)
 
     def _end_whole(self) -> None:
@@ -629,12 +636,12 @@ class Reply:
             self._trouble()
         self._release()
         if self._passing:
-            self.usage_told = usage.read_tail(self._tail, self.usage)
+            self.usage_told = self._finder.told
             self._sink.end()
             self._settle(self._ending(self._status))
             return
         body = b"".join(self._whole)
-        if b'"finish_reason":"abort"' in body and self._status == 200:
+        if self._status == 200 and openai.was_aborted(body, self._plan.dialect):
             self._break_off("the engine aborted the request")
             return
         headers = self._passed_headers()
@@ -667,6 +674,10 @@ class Reply:
     def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         if status in _TROUBLE:
             self._break(EngineBroke(f"the engine answered {status}", Answer(status, headers, body)))
+            return
+        if 300 <= status < 400:  # its `location` would lead clients past the gate
+            what = f"The engine answered {status}, which sends requests elsewhere: its address is another one."
+            self._break(Refusal(Reason.ENGINE_FAILED, what))
             return
         self._settle(self.pass_on(Answer(status, headers, body)))
 
@@ -737,7 +748,7 @@ class Reply:
             return
         self._settle(self.tell_late(Refusal(Reason.ENGINE_FAILED, f"The answer was cut short: {why}.")))
 
-    def _break(self, broke: EngineBroke | PutBack) -> None:
+    def _break(self, broke: EngineBroke | PutBack | Refusal) -> None:
         """Nothing of the answer was sent: nor is anything of it in the books, or in those of the next try."""
         assert self._done is not None
         self.first_event_at = None

@@ -248,7 +248,7 @@ class Exchange(asyncio.Protocol):
         try:
             if not self._answered:
                 self._break("the engine closed the connection without an answer")
-            elif self._until_close():
+            elif exc is None and self._until_close():
                 self._finish()
             else:
                 self._break("the engine closed the connection in the middle of its answer")
@@ -269,12 +269,15 @@ class Exchange(asyncio.Protocol):
     def _finish(self) -> None:
         receiver, self._receiver = self._receiver, None
         assert receiver is not None
-        if self.usable and self._keep_alive and not self._trailing:
+        transport = self.transport
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()  # it answered without reading the whole request, and need never read the rest
+        elif self.usable and self._keep_alive and not self._trailing:
             self.resume()
             self._reset()
             self._upstream.give_back(self)
-        elif self.transport is not None:
-            self.transport.close()
+        elif transport is not None:
+            transport.close()
         receiver.on_end()
 
     def _break(self, why: str) -> None:

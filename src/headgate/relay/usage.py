@@ -21,8 +21,9 @@ import msgspec
 from headgate.openai import UNREADABLE
 from headgate.relay import sse
 
-TAIL_BYTES = 4096
-"""How much of the end of a long reply is searched for its usage."""
+USAGE_BYTES = 4096
+"""How long the usage of a long reply may be, its name included."""
+_NAME = b'"usage"'
 
 
 class Usage(msgspec.Struct):
@@ -76,17 +77,39 @@ def read(data: bytes, usage: Usage) -> bool:
     return False
 
 
-def read_tail(tail: bytes, usage: Usage) -> bool:
-    """As ``read``, from the end of a reply too long to be kept: the last ``"usage"`` in it."""
-    at = tail.rfind(b'"usage"')
-    if at < 0:
-        return False
-    text = tail[at + len(b'"usage"') :].decode("utf-8", "replace").lstrip(" \r\n\t:")
-    try:
-        counts, _ = _first_value(text)
-        return _take(msgspec.convert(counts, _Counts), usage)
-    except (ValueError, *UNREADABLE):
-        return False
+class Finder:
+    """Reads the usage of a whole reply that is too long to be kept, wherever in it that stands.
+
+    It is not always at the end: vLLM writes a long prompt's log-probabilities and tokens behind it.
+
+    Attributes:
+        told: whether any was found; ``usage`` has the last.
+    """
+
+    __slots__ = ("_rest", "_usage", "told")
+
+    def __init__(self, usage: Usage) -> None:
+        self._usage = usage
+        self._rest = b""
+        self.told = False
+
+    def feed(self, data: bytes) -> None:
+        """The next part of the reply."""
+        data = self._rest + data
+        at = data.rfind(_NAME)
+        if at >= 0 and self._read(data[at + len(_NAME) : at + USAGE_BYTES]):
+            self.told = True
+            at = -1
+        # Its name, or what follows, may be cut by the end of this part.
+        self._rest = data[at:] if at >= 0 and len(data) - at < USAGE_BYTES else data[1 - len(_NAME) :]
+
+    def _read(self, value: bytes) -> bool:
+        text = value.decode("utf-8", "replace").lstrip(" \r\n\t:")
+        try:
+            counts, _ = _first_value(text)
+            return _take(msgspec.convert(counts, _Counts), self._usage)
+        except (ValueError, *UNREADABLE):
+            return False
 
 
 def _take(counts: _Counts, usage: Usage) -> bool:

@@ -171,7 +171,7 @@ def _stop(answer: Answer) -> dict[str, Any]:
         return {"stop_reason": "max_tokens"}
     if finish == "stop" and reason is not None:
         return {"stop_reason": "stop_sequence", "stop_sequence": reason}
-    return {"stop_reason": "end_turn"}
+    return {"stop_reason": "end_turn" if finish == "stop" else None}
 
 
 async def _stream_message(exchange: Exchange, answer: Answer, message: dict[str, Any]) -> None:
