@@ -30,7 +30,7 @@ _ALL = "requests"
 
 def _bucket(kind: str, key: Key, per_min: float) -> str:
     """With the rate in its name: what is owed is kept as a time, and would be as long at a hundred times the rate."""
-    return f"{kind}:{key.name}:{per_min:.12g}"
+    return f"{kind}:{key.name}:{per_min:.15g}"
 
 
 class Taken(NamedTuple):
@@ -48,7 +48,7 @@ class Taken(NamedTuple):
             if colon:
                 left, full_in = floor(remaining(charge.rate, ahead_s) + 1e-6), duration(ahead_s)
                 headers += [
-                    (f"x-ratelimit-limit-{kind}".encode(), f"{charge.rate.per_min:.12g}".encode()),
+                    (f"x-ratelimit-limit-{kind}".encode(), f"{charge.rate.per_min:.15g}".encode()),
                     (f"x-ratelimit-remaining-{kind}".encode(), b"%d" % left),
                     (f"x-ratelimit-reset-{kind}".encode(), full_in.encode()),
                 ]
@@ -148,12 +148,12 @@ def refusal(taken: Taken) -> Refusal | None:
     kind, colon, rest = charge.bucket.partition(":")
     name = rest.partition(":")[0]
     if not colon:
-        what = f"The gateway takes {charge.rate.per_min:.12g} requests a minute."
+        what = f"The gateway takes {charge.rate.per_min:.15g} requests a minute."
     elif kind == "tokens":
         what = (
-            f"The key `{name}` may use {charge.rate.per_min:.12g} tokens a minute, prompts and answers, and this "
+            f"The key `{name}` may use {charge.rate.per_min:.15g} tokens a minute, prompts and answers, and this "
             f"request is expected to take {charge.cost:.0f}."
         )
     else:
-        what = f"The key `{name}` may send {charge.rate.per_min:.12g} requests a minute."
+        what = f"The key `{name}` may send {charge.rate.per_min:.15g} requests a minute."
     return Refusal(Reason.RATE_LIMITED, f"{what} Try again in about {about(wait_s)}.", retry_after_s=wait_s)

@@ -129,6 +129,12 @@ def _quoted(value: str) -> str:
     return value
 
 
+def _sendable(value: str | None) -> str | None:
+    if value is not None and not re.match(r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?\Z", value):
+        raise ValueError("what a header can carry: no line ends, and no space at its ends")
+    return value
+
+
 def _redis_url(value: str | None) -> str | None:
     if value is not None and not re.match(r"(rediss?|unix)://", value):
         raise ValueError("a URL that begins with redis://, rediss:// or unix://")
@@ -215,11 +221,13 @@ class Settings(BaseSettings):
         FinalEvent.AUTO,
         description="Where a stream's figures go: `auto`, `data`, `comment` or `off`.",
     )
-    api_key: str | None = Field(None, min_length=1, description="The key clients must send; none: open.", repr=False)
+    api_key: Annotated[str | None, AfterValidator(_sendable)] = Field(
+        None, min_length=1, description="The key clients must send; none: open.", repr=False
+    )
     api_keys_file: Path | None = Field(
         None, description="Keys with roles and limits, in TOML; read anew when it changes. `headgate keys` writes it."
     )
-    admin_key: str | None = Field(
+    admin_key: Annotated[str | None, AfterValidator(_sendable)] = Field(
         None,
         min_length=8,
         description="Key for /admin; made up if not set, and shown unless the keys file has an admin.",
@@ -286,6 +294,8 @@ class Settings(BaseSettings):
             raise ValueError("ENGINE=simulated takes no MODEL: it never answers under a real model's name")
         if kind is Engine.SIMULATED and self.served_model_name and "simulated" not in self.served_model_name:
             raise ValueError("SERVED_MODEL_NAME of the simulated engine must contain the word 'simulated'")
+        if self.admin_key is not None and self.admin_key == self.api_key:
+            raise ValueError("ADMIN_KEY must be another than API_KEY: whoever may generate would administer")
         return self
 
     @classmethod

@@ -103,6 +103,11 @@ def test_empty_variable_is_as_good_as_none() -> None:
     assert load({}, {"HEADGATE_QUEUE_MAX": "", "MAX_ACTIVE": "", "HEADGATE_MODEL": ""}) == load({}, {})
 
 
+def test_one_key_for_all_and_for_the_admin_is_refused() -> None:
+    line = refused(environ={"HEADGATE_API_KEY": "the-same", "HEADGATE_ADMIN_KEY": "the-same"})
+    assert line.startswith("ADMIN_KEY must be another than API_KEY")
+
+
 @pytest.mark.parametrize("name", ["HEADGATE_API_KEY", "HEADGATE_ADMIN_KEY"])
 def test_empty_key_is_refused_and_opens_no_door(name: str) -> None:
     assert name in refused(environ={name: ""})
@@ -124,6 +129,8 @@ def test_empty_key_is_refused_and_opens_no_door(name: str) -> None:
         ({"HEADGATE_SHED": "maybe"}, "HEADGATE_SHED", "'maybe'", "it must be true or false. "),
         ({"HEADGATE_REDIS_URL": "a"}, "HEADGATE_REDIS_URL", "(hidden)", "it must be a URL that begins with redis://, "),
         ({"HEADGATE_ENGINE_API_KEY": "a b"}, "HEADGATE_ENGINE_API_KEY", "(hidden)", "must be visible ASCII characters"),
+        ({"HEADGATE_API_KEY": "a-secret\n"}, "HEADGATE_API_KEY", "(hidden)", "no line ends, and no space at its ends"),
+        ({"HEADGATE_ADMIN_KEY": " a-secret"}, "HEADGATE_ADMIN_KEY", "(hidden)", "no space at its ends"),
         ({"QUEUE_TIMEOUT_S": "-1"}, "QUEUE_TIMEOUT_S", "'-1'", "greater than 0"),
         ({"QUEUE_TIMEOUT_S": "nan"}, "QUEUE_TIMEOUT_S", "'nan'", ""),
         ({"QUEUE_TIMEOUT_S": "inf"}, "QUEUE_TIMEOUT_S", "'inf'", ""),

@@ -44,6 +44,7 @@ def test_hashes_are_replaced_and_limits_stay() -> None:
     assert edit.hashes(parse(text)["cellar"]) == [hash_of("c"), hash_of("d")]
     assert parse(text)["cellar"].models == frozenset(("m",))
     assert parse(text)["prom.1"] == parse(BY_HAND)["prom.1"]
+    assert edit.replace_hashes(text, "cellar", [hash_of("c")]) == BY_HAND, "comments among them"
 
 
 def test_a_name_that_is_taken_or_unknown_is_refused() -> None:

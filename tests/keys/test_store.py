@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from headgate.cli import main
-from headgate.keys import KeysError, store
+from headgate.keys import Key, KeysError, store
 from headgate.keys.book import Book
 from headgate.keys.records import digest, hash_of, new_secret
 
@@ -35,8 +35,10 @@ def made(path: Path, name: str, *flags: str) -> str:
     return secret
 
 
-def look(book: Book) -> None:
-    asyncio.run(book.look())
+def look(book: Book, times: int = 2) -> None:
+    """As often as it takes to believe what is new."""
+    for _ in range(times):
+        asyncio.run(book.look())
 
 
 def test_a_key_is_printed_once_and_only_its_hash_is_kept(path: Path) -> None:
@@ -114,6 +116,14 @@ def test_the_owner_of_a_link_finds_it_a_link_still(path: Path) -> None:
     assert "a" in store.load(real)
 
 
+def test_who_may_read_the_file_may_read_it_when_it_was_changed(path: Path) -> None:
+    """A gateway of its group could not, and what was revoked stayed good."""
+    made(path, "a")
+    path.chmod(0o640)
+    run(path, "revoke", "a")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_many_who_write_at_once_lose_nothing(path: Path) -> None:
     def add(i: int) -> None:
         from headgate.keys import edit
@@ -128,7 +138,7 @@ def test_many_who_write_at_once_lose_nothing(path: Path) -> None:
     assert set(store.load(path)) == {f"k{i}" for i in range(8)}
 
 
-def test_a_changed_file_is_in_force_at_the_next_look(path: Path) -> None:
+def test_a_changed_file_is_in_force_at_the_second_look(path: Path) -> None:
     first = made(path, "a")
     book = Book(path)
     second = made(path, "b")
@@ -137,6 +147,44 @@ def test_a_changed_file_is_in_force_at_the_next_look(path: Path) -> None:
     assert book.find(first.encode()) is not None
     assert book.find(second.encode()) is not None
     assert book.status()["keys"] == 2
+
+
+def test_the_first_half_of_a_file_that_is_being_written_is_no_file(path: Path) -> None:
+    """An upload in place: its first half is a good file, and whoever stands in the other was refused."""
+    first, second = made(path, "a"), made(path, "b", "--max-active", "1")
+    book = Book(path)
+    whole = path.read_text()
+    for size in (0, whole.index("[keys.b]"), whole.index("max_active"), len(whole) - 1):
+        path.write_text(whole[:size])
+        look(book, 1)
+        assert book.find(first.encode()) is not None
+        found = book.find(second.encode())
+        assert found is not None
+        assert found.max_active == 1
+    path.write_text(whole[: whole.index("[keys.b]")])
+    look(book)
+    assert book.find(second.encode()) is None, "it stays so: it is meant"
+
+
+def test_a_file_that_can_be_read_again_is_taken_though_nobody_wrote_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its rights were mended, or there are file descriptors again: it has the time and the size that it had."""
+    secret = made(path, "a")
+    book = Book(path)
+
+    def unreadable(path: Path) -> dict[str, Key]:
+        raise KeysError("it can't be read: Permission denied.")
+
+    run(path, "revoke", "a")
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "load", unreadable)
+        look(book, 5)
+    assert book.error == "it can't be read: Permission denied."
+    assert len(caplog.records) == 1
+    look(book)
+    assert book.error is None
+    assert book.find(secret.encode()) is None
 
 
 @pytest.mark.parametrize("broken", [b"[keys.a]\nhash = 1", b"\xff", None])

@@ -70,6 +70,14 @@ def test_each_key_is_let_in_and_is_the_label_of_what_it_does(engine: Engine, key
         assert gate.get("/v1/models", x_api_key=a).status_code == 200
 
 
+def test_what_the_file_says_of_the_key_of_the_settings_counts(engine: Engine, keys: KeysFile) -> None:
+    """It went on with no limits, as `default`: whoever wrote limits for the one key that all had wrote them in vain."""
+    secret = keys.add("everybody", requests_per_min=0.1, requests_burst=1)
+    with keyed(engine, keys, "--api-key", secret) as gate:
+        assert [ask(gate, secret).status for _ in range(2)] == [200, 429]
+        gate.until_counted(1, key="everybody", status="200")
+
+
 def test_roles_open_what_they_are_for_and_nothing_else(engine: Engine, keys: KeysFile) -> None:
     user, ops, admin = keys.add("u"), keys.add("o", role="ops"), keys.add("a", role="admin")
     with keyed(engine, keys) as gate:

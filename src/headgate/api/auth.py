@@ -75,19 +75,21 @@ class Keys:
             raise Refusal(Reason.FORBIDDEN, "This key may not use the admin endpoints.")
 
     def _known(self, given: bytes) -> Key:
-        """Raises Refusal: ``unauthorized``."""
+        """Whose key it is. What the file says of one counts, though it be that of the settings too.
+
+        Raises:
+            Refusal: ``unauthorized``.
+        """
+        if self.book is not None and (key := self.book.find(given)) is not None:
+            if self.book.has_expired(key):
+                raise Refusal(Reason.UNAUTHORIZED, "This API key has expired.")
+            return key
         if self.api_key is not None and _same(given, self.api_key):
             return _DEFAULT
         if _same(given, self.admin_key):
             return _ADMIN
-        key = self.book.find(given) if self.book is not None else None
-        if key is None:
-            what = "The API key is not valid." if given else "An API key is needed: `Authorization: Bearer …`."
-            raise Refusal(Reason.UNAUTHORIZED, what)
-        assert self.book is not None
-        if self.book.has_expired(key):
-            raise Refusal(Reason.UNAUTHORIZED, "This API key has expired.")
-        return key
+        what = "The API key is not valid." if given else "An API key is needed: `Authorization: Bearer …`."
+        raise Refusal(Reason.UNAUTHORIZED, what)
 
 
 def require_same_origin(headers: Headers) -> None:

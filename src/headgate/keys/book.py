@@ -1,7 +1,9 @@
 """The keys file as the gateway knows it: looked up at each request, looked at anew each second.
 
-The look is taken in another thread, since a file can lie on a disk that hangs. A file that has become wrong changes
-nothing: the keys stay as they were, and the log, ``/status`` and ``api_keys_file_ok`` say so until it is right.
+The look is taken in another thread, since a file can lie on a disk that hangs. What is new is believed when two looks
+saw the same: an editor, or a copy over a network, writes a file piece by piece, and its first half is a good file with
+half of the keys. A file that has become wrong changes nothing: the keys stay as they were, and the log, ``/status`` and
+``api_keys_file_ok`` say so until it is right.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from headgate.keys import store
 from headgate.keys.records import Key, KeysError, digest
 
 log = logging.getLogger(__name__)
+
+_Content = dict[str, Key] | str
+"""What a look saw: keys, or what is wrong."""
 
 
 class Book:
@@ -34,6 +39,7 @@ class Book:
         self._now = now
         self._looking = False
         self._stamp = store.stamp(path)
+        self._news: _Content | None = None
         self.error: str | None = None
         self._take(store.load(path))
 
@@ -57,7 +63,10 @@ class Book:
         return self._keys
 
     async def look(self) -> None:
-        """Take the file anew if it is another. Never raises; where the last look isn't over, nothing happens."""
+        """Take the file anew if it is another, for the second time in a row.
+
+        Never raises; where the last look isn't over, nothing happens.
+        """
         if self._looking:
             return
         self._looking = True
@@ -66,21 +75,26 @@ class Book:
         finally:
             self._looking = False
 
-    def _read(self) -> tuple[store.Stamp | None, dict[str, Key] | KeysError] | None:
+    def _read(self) -> tuple[store.Stamp | None, _Content] | None:
         seen = store.stamp(self.path)
-        if seen == self._stamp:
+        # What is wrong may be right with no change of the file: its rights, its disk, files that are open.
+        if seen == self._stamp and self._news is None and self.error is None:
             return None
         try:
             return seen, store.load(self.path)
         except KeysError as error:
-            return seen, error
+            return seen, str(error)
 
-    def _heed(self, read: tuple[store.Stamp | None, dict[str, Key] | KeysError] | None) -> None:
+    def _heed(self, read: tuple[store.Stamp | None, _Content] | None) -> None:
         if read is None:
             return
         self._stamp, content = read
-        if isinstance(content, KeysError):
-            self.error = str(content)
+        believed, known = content == self._news, content == self.error
+        self._news = None if believed or known else content
+        if not believed or known:
+            return
+        if isinstance(content, str):
+            self.error = content
             log.error("%s is left aside, and the keys stay as they were: %s", self.path, content)
         else:
             self._take(content)

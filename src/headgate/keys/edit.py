@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from headgate.keys.records import Key, KeysError, check_name, parse
 
 _TABLE = re.compile(r"\s*\[")
+_HASH = re.compile(r"""(?P<before>\s*hash\s*=\s*)(?:"[^"]*"|'[^']*'|\[[^\]]*\])(?P<after>.*)""", re.DOTALL)
 
 Fields = Mapping[str, object]
 
@@ -55,10 +56,11 @@ def replace_hashes(text: str, name: str, hashes: list[str]) -> str:
     expected = _known(text, name)
     lines = text.splitlines(keepends=True)
     start, end = _table(lines, name)
-    of_hash = [i for i in range(start + 1, end) if re.match(r"\s*hash\s*=", lines[i])]
+    of_hash = [(i, found) for i in range(start + 1, end) if (found := _HASH.match(lines[i]))]
     if len(of_hash) != 1:
         raise _by_hand(name)
-    lines[of_hash[0]] = f"hash = {_toml(hashes[0] if len(hashes) == 1 else hashes)}\n"
+    ((at, found),) = of_hash
+    lines[at] = f"{found['before']}{_toml(hashes[0] if len(hashes) == 1 else hashes)}{found['after']}"
     try:
         after = parse("".join(lines))
     except KeysError:

@@ -31,7 +31,7 @@ RESERVED = frozenset(("anonymous", "default", "admin", "none", "other"))
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _HASH = re.compile(r"sha256:([0-9a-f]{64})\Z")
-_NUMBER_MOST = 1e12
+_NUMBER_LEAST, _NUMBER_MOST = 1e-6, 1e12  # beyond these, times and shares are no numbers any more
 
 
 class KeysError(Exception):
@@ -193,12 +193,12 @@ def _rank(name: str, value: object) -> int:
     raise _wrong(name, "priority", f"high, normal, low, or a whole number from -{RANK_MOST} (first) to {RANK_MOST}")
 
 
-def _number(name: str, field: str, value: object, least: float = 0.0) -> float | None:
+def _number(name: str, field: str, value: object, least: float = _NUMBER_LEAST) -> float | None:
     if value is None:
         return None
     good = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-    if not good or not 0 < value <= _NUMBER_MOST or value < least:  # type: ignore[operator]  # it is a number: good
-        raise _wrong(name, field, f"a number, {f'{least:g} or more' if least else 'more than 0'}")
+    if not good or not least <= value <= _NUMBER_MOST:  # type: ignore[operator]  # it is a number: good
+        raise _wrong(name, field, f"a number from {'0.000001' if least < 1 else '1'} to 1e12")
     return float(value)  # type: ignore[arg-type]
 
 

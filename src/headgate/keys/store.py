@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from headgate.keys.records import Key, KeysError, parse
 
 MODE = 0o600
+"""Of a new file."""
 SIZE_MOST = 16 * 2**20
 
 
@@ -91,10 +93,12 @@ def _replace(path: Path, text: str, old: os.stat_result | None) -> None:
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(number, "wb") as file:
-            os.fchmod(file.fileno(), MODE)
             if old is not None:
-                with contextlib.suppress(OSError):  # only root may give a file away
-                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                with contextlib.suppress(OSError):  # a group can be one of the caller's own, and
+                    os.fchown(file.fileno(), -1, old.st_gid)
+                    os.fchown(file.fileno(), old.st_uid, -1)  # only root may give a file away
+            # As it was: a gateway that reads it as one of its group must be able to, or what is revoked stays good.
+            os.fchmod(file.fileno(), MODE if old is None else stat.S_IMODE(old.st_mode))
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
