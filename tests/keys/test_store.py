@@ -183,7 +183,7 @@ def test_a_file_that_can_be_read_again_is_taken_though_nobody_wrote_it(
     assert book.error == "it can't be read: Permission denied."
     assert len(caplog.records) == 1
     look(book)
-    assert book.error is None
+    assert book.status()["error"] is None
     assert book.find(secret.encode()) is None
 
 
