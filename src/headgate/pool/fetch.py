@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import httptools
 
+from headgate.names import Host
+
 if TYPE_CHECKING:
     from headgate.pool.launchers import Address
 
@@ -56,11 +58,12 @@ async def get(
     address: Address,
     path: str,
     *,
+    host: Host | None = None,
     api_key: str | None = None,
     connect_s: float,
     answer_s: float,
 ) -> Answer:
-    """What ``address`` answers at ``path``; to be awaited in a task.
+    """What ``address`` answers at ``path``; to be awaited in a task. ``host``: its own, with what is known of it.
 
     Raises:
         Unreachable, Slow, Unasked: there is no answer, or none within ``connect_s`` and ``answer_s``.
@@ -68,15 +71,10 @@ async def get(
     loop = asyncio.get_running_loop()
     reading = _Reading(loop, _request(address, path, api_key))
     transport: asyncio.BaseTransport | None = None
+    host = host or Host(address.host)
     try:
         async with asyncio.timeout(connect_s):
-            transport, _ = await loop.create_connection(
-                lambda: reading,
-                address.host,
-                address.port,
-                ssl=_tls() if address.tls else None,
-                server_hostname=address.host if address.tls else None,
-            )
+            transport, _ = await host.connect(lambda: reading, address.port, _tls() if address.tls else None)
         async with asyncio.timeout(answer_s):
             return await reading.answer
     except TimeoutError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from headgate.names import Host
 from headgate.pool import fetch
 from headgate.pool.fetch import Slow, Unasked, Unreachable
 from headgate.pool.statement import Metrics, read_metrics
@@ -39,6 +40,7 @@ class Probe:
         self, address: Address, *, answer_s: float, connect_s: float = CONNECT_S, api_key: str | None = None
     ) -> None:
         self._address = address
+        self._host = Host(address.host)
         self._answer_s = answer_s
         self._connect_s = connect_s
         self._api_key = api_key
@@ -87,6 +89,7 @@ class Probe:
         return await fetch.get(
             self._address,
             path,
+            host=self._host,
             api_key=self._api_key,
             connect_s=self._connect_s,
             answer_s=self._answer_s,

@@ -19,6 +19,7 @@ from typing import Protocol, cast
 import httptools
 
 from headgate.errand import as_task
+from headgate.names import Host
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -335,7 +336,7 @@ class Upstream:
     def __init__(
         self, host: str, port: int, *, tls: bool = False, idle_s: float = 60.0, connect_timeout_s: float = 5.0
     ) -> None:
-        self.host = host
+        self._host = Host(host)
         self.port = port
         self._tls = ssl.create_default_context() if tls else None
         self._idle_s = idle_s
@@ -365,13 +366,7 @@ class Upstream:
         await as_task()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, exchange = await self._loop.create_connection(
-                    lambda: Exchange(self),
-                    self.host,
-                    self.port,
-                    ssl=self._tls,
-                    server_hostname=self.host if self._tls else None,
-                )
+                _, exchange = await self._host.connect(lambda: Exchange(self), self.port, self._tls)
         except (OSError, TimeoutError) as error:
             raise Unreachable(str(error) or "connecting took too long") from error
         if self._closed:
@@ -403,4 +398,4 @@ class Upstream:
                 exchange.transport.abort()
 
     def __repr__(self) -> str:
-        return f"<Upstream {self.host}:{self.port} open={len(self._open)} idle={len(self._idle)}>"
+        return f"<Upstream {self._host.name}:{self.port} open={len(self._open)} idle={len(self._idle)}>"
