@@ -102,7 +102,14 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
         args = tuple(shlex.split(settings.engine_args))
         kind = settings.engine_kind
         if kind is Engine.REMOTE:
-            return [RemoteLauncher(parse_url(url), settings.engine_api_key) for url in settings.engine_urls]
+            addresses = [parse_url(url) for url in settings.engine_urls]
+            for address in addresses:
+                if addresses.count(address) > 1:
+                    raise ValueError(
+                        f"ENGINE_URLS has {address.url} twice, so its slots would be given out twice. Name each "
+                        "engine once."
+                    )
+            return [RemoteLauncher(address, settings.engine_api_key) for address in addresses]
         if kind is Engine.SIMULATED:
             return [
                 SimulatedLauncher(

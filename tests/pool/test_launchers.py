@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from headgate.app import launchers
 from headgate.pool.launchers import Address, Launch, free_port, options
 from headgate.pool.launchers.remote import RemoteLauncher, parse_url
 from headgate.pool.launchers.simulated import SimulatedLauncher
 from headgate.pool.launchers.vllm import VllmLauncher, find_executable, read_line
+from headgate.settings import SettingsError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,3 +220,12 @@ def test_a_password_in_an_address_is_not_told_again(url: str) -> None:
     with pytest.raises(ValueError, match="ENGINE_URLS has") as refused:
         parse_url(url)
     assert "sekret" not in str(refused.value)
+
+
+def test_an_engine_that_is_named_twice_is_refused() -> None:
+    """It got twice its slots."""
+    environ = {"HEADGATE_ENGINE_URLS": "http://Gpu:8000/v1, http://gpu:8000, http://gpu:8001"}
+    with pytest.raises(SettingsError, match="has http://gpu:8000 twice"):
+        launchers(load({}, environ))
+    environ["HEADGATE_ENGINE_URLS"] = "http://gpu:8000, http://gpu:8001"
+    assert len(launchers(load({}, environ))) == 2
