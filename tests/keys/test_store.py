@@ -73,6 +73,20 @@ def test_the_list_says_who_may_what(path: Path) -> None:
     assert told["keys"][0]["requests_per_min"] == 60
 
 
+@pytest.mark.parametrize(
+    ("expires", "told"),
+    [("9999-12-31", "9999-12-31T23:59:59Z"), ("0001-01-01T00:00:00+23:59", "1-01-01T00:00:00Z")],
+)
+def test_a_key_for_ever_is_listed(path: Path, expires: str, told: str) -> None:
+    """The end of its last day is no time any more: a traceback."""
+    made(path, "a", "--requests-burst", "3", "--requests-per-min", "1")
+    path.write_text(path.read_text() + f"expires = {expires}\n")
+    assert told in run(path, "list")
+    (listed,) = json.loads(run(path, "list", "--json"))["keys"]
+    assert listed["expires"].endswith(told)
+    assert listed["requests_burst"] == 3
+
+
 def test_what_cannot_be_is_one_line_and_status_1_and_changes_nothing(path: Path) -> None:
     made(path, "a")
     before = path.read_bytes()

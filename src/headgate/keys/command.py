@@ -19,6 +19,8 @@ from headgate.keys.records import RANKS, Key, KeysError, Role, hash_of, new_secr
 
 VARIABLE = "HEADGATE_API_KEYS_FILE"
 
+_LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--json", "as_json", is_flag=True, help="One JSON object, for a script.")(command)
@@ -120,20 +122,28 @@ def list_(path: Path, as_json: bool) -> None:
 
 def _row(key: Key) -> dict[str, object]:
     words = {rank: word for word, rank in RANKS.items()}
-    expires = None if key.expires_at == inf else f"{datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
     return {
         "name": key.name,
         "role": str(key.role),
         "priority": words.get(key.rank_least, key.rank_least),
         "weight": key.weight,
         "requests_per_min": key.requests_per_min,
+        "requests_burst": key.requests_burst,
         "tokens_per_min": key.tokens_per_min,
+        "tokens_burst": key.tokens_burst,
         "max_active": key.max_active,
         "models": None if key.models is None else sorted(key.models),
-        "expires": expires,
+        "expires": _time(key.expires_at),
         "expired": key.expires_at <= time.time(),
         "secrets": len(key.digests),
     }
+
+
+def _time(at: float) -> str | None:
+    if at == inf:
+        return None
+    within = min(max(at, datetime.min.replace(tzinfo=UTC).timestamp()), _LAST)  # of the years that a time can say
+    return f"{datetime.fromtimestamp(within, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _table(rows: list[dict[str, object]]) -> None:
