@@ -201,6 +201,30 @@ def test_a_file_that_can_be_read_again_is_taken_though_nobody_wrote_it(
     assert book.find(secret.encode()) is None
 
 
+def test_a_disk_that_hangs_is_told_and_the_keys_stay(path: Path) -> None:
+    secret = made(path, "a")
+    good = path.read_bytes()
+    book = Book(path)
+    path.unlink()
+    os.mkfifo(path)
+
+    async def hang() -> None:
+        hanging = asyncio.create_task(book.look())
+        for _ in range(4):
+            await asyncio.sleep(0)
+            await book.look()
+        assert "does not answer" in str(book.error)
+        assert book.find(secret.encode()) is not None
+        path.write_bytes(good)  # to who waits at the other end
+        await hanging
+
+    asyncio.run(hang())
+    path.unlink()
+    path.write_bytes(good)
+    look(book)
+    assert book.status()["error"] is None
+
+
 @pytest.mark.parametrize("broken", [b"[keys.a]\nhash = 1", b"\xff", None])
 def test_a_broken_file_keeps_the_keys_and_says_so_once(
     path: Path, broken: bytes | None, caplog: pytest.LogCaptureFixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,3 +179,16 @@ def test_the_command_makes_a_key_that_the_gateway_takes(engine: Engine, keys: Ke
         made = json.loads(run_process(command, capture_output=True, text=True, check=True).stdout)
         keys.secrets["b"] = made["key"]
         wait_until(lambda: ask(gate, made["key"]).status == 200, "the new key is known")
+
+
+def test_a_keys_file_on_a_disk_that_hangs_keeps_no_gateway_from_ending(engine: Engine, keys: KeysFile) -> None:
+    """The thread that waited for it was waited for, for ever, with a traceback in the log each second."""
+    secret = keys.add("a")
+    with gateway(engine, "--api-keys-file", str(keys.path)) as gate:
+        keys.path.unlink()
+        os.mkfifo(keys.path)
+        wait_until(lambda: "does not answer" in str(gate.status()["keys"]["error"]), "it is told")
+        assert gate.metric("api_keys_file_ok") == 0
+        assert ask(gate, secret).status == 200
+        gate.terminate()
+        assert gate.exit_status() == 0

@@ -1,6 +1,7 @@
 """The keys file as the gateway knows it: looked up at each request, looked at anew each second.
 
-The look is taken in another thread, since a file can lie on a disk that hangs. What is new is believed when two looks
+The look is taken in a thread of its own, since a file can lie on a disk that hangs, and a daemon's, since the gateway
+must be able to end then too. What is new is believed when two looks
 saw the same: an editor, or a copy over a network, writes a file piece by piece, and its first half is a good file with
 half of the keys. A file that has become wrong changes nothing: the keys stay as they were, and the log, ``/status`` and
 ``api_keys_file_ok`` say so until it is right.
@@ -9,8 +10,10 @@ half of the keys. A file that has become wrong changes nothing: the keys stay as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +24,11 @@ from headgate.keys.records import Key, KeysError, digest
 log = logging.getLogger(__name__)
 
 _Content = dict[str, Key] | str
-"""What a look saw: keys, or what is wrong."""
+"""Keys, or what is wrong."""
+_Seen = tuple[store.Stamp | None, _Content]
+
+LOOKS_MISSED_MOST = 3
+"""Looks that are due while one isn't over, until that is told."""
 
 
 class Book:
@@ -37,7 +44,7 @@ class Book:
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self.path = path
         self._now = now
-        self._looking = False
+        self._looks_missed: int | None = None
         self._stamp = store.stamp(path)
         self._news: _Content | None = None
         self.error: str | None = None
@@ -65,17 +72,36 @@ class Book:
     async def look(self) -> None:
         """Take the file anew if it is another, for the second time in a row.
 
-        Never raises; where the last look isn't over, nothing happens.
+        Where the last look isn't over nothing happens, but that its being late is told.
         """
-        if self._looking:
+        if self._looks_missed is not None:
+            self._looks_missed += 1
+            if self._looks_missed == LOOKS_MISSED_MOST:
+                self._put_aside("it can't be read: its disk does not answer.")
             return
-        self._looking = True
+        self._looks_missed = 0
         try:
-            self._heed(await asyncio.to_thread(self._read))
+            self._heed(await self._look())
         finally:
-            self._looking = False
+            self._looks_missed = None
 
-    def _read(self) -> tuple[store.Stamp | None, _Content] | None:
+    def _look(self) -> asyncio.Future[_Seen | None]:
+        loop = asyncio.get_running_loop()
+        seen: asyncio.Future[_Seen | None] = loop.create_future()
+
+        def tell(what: _Seen | None) -> None:
+            if not seen.done():
+                seen.set_result(what)
+
+        def look() -> None:
+            what = self._read()
+            with contextlib.suppress(RuntimeError):  # the loop has ended before the thread
+                loop.call_soon_threadsafe(tell, what)
+
+        threading.Thread(target=look, name="keys file", daemon=True).start()
+        return seen
+
+    def _read(self) -> _Seen | None:
         seen = store.stamp(self.path)
         # What is wrong may be right with no change of the file: its rights, its disk, files that are open.
         if seen == self._stamp and self._news is None and self.error is None:
@@ -85,7 +111,7 @@ class Book:
         except KeysError as error:
             return seen, str(error)
 
-    def _heed(self, read: tuple[store.Stamp | None, _Content] | None) -> None:
+    def _heed(self, read: _Seen | None) -> None:
         if read is None:
             return
         self._stamp, content = read
@@ -94,11 +120,14 @@ class Book:
         if not believed or known:
             return
         if isinstance(content, str):
-            self.error = content
-            log.error("%s is left aside, and the keys stay as they were: %s", self.path, content)
+            self._put_aside(content)
         else:
             self._take(content)
             log.info("%s was read anew: %d keys", self.path, len(content))
+
+    def _put_aside(self, why: str) -> None:
+        self.error = why
+        log.error("%s is left aside, and the keys stay as they were: %s", self.path, why)
 
     def _take(self, keys: dict[str, Key]) -> None:
         self._keys = keys
