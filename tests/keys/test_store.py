@@ -208,6 +208,9 @@ def test_a_disk_that_hangs_is_told_and_the_keys_stay(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
+    def answer() -> None:
+        path.write_bytes(good)  # to who waits at the other end
+
     async def hang() -> None:
         hanging = asyncio.create_task(book.look())
         for _ in range(4):
@@ -215,7 +218,7 @@ def test_a_disk_that_hangs_is_told_and_the_keys_stay(path: Path) -> None:
             await book.look()
         assert "does not answer" in str(book.error)
         assert book.find(secret.encode()) is not None
-        path.write_bytes(good)  # to who waits at the other end
+        answer()
         await hanging
 
     asyncio.run(hang())
