@@ -96,6 +96,18 @@ def test_stop_ends_the_engines_work(gate: Gateway, engine: Engine, look: Open) -
     expect(page.locator("#send")).to_be_focused()
 
 
+@pytest.mark.parametrize("button", ["#send", "#burst"])
+def test_who_works_by_keyboard_keeps_the_place(button: str, gate: Gateway, look: Open) -> None:
+    """The button that was pressed is out of use meanwhile, and the focus was lost with it."""
+    page = look(gate)
+    knows_the_model(page)
+    page.fill("#tokens", "100")
+    page.locator(button).press("Enter")
+    expect(page.locator("#stop")).to_be_focused()
+    state(page, re.compile("^(Answered|All have ended)"))
+    expect(page.locator(button)).to_be_focused()
+
+
 def test_answer_that_was_cut_short_never_looks_whole(gate: Gateway, engine: Engine, look: Open) -> None:
     page = look(gate)
     # So late that not all of it can come in one read, of which nothing would have been sent yet.

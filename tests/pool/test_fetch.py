@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
+import uvloop
 
 from headgate.pool import fetch
 from headgate.pool.fetch import Answer, Slow, Unreachable
@@ -139,3 +140,10 @@ def test_a_look_leaves_nothing_for_the_collector() -> None:
         assert not [each for each in gc.get_objects() if isinstance(each, fetch._Reading)]
     finally:
         gc.enable()
+
+
+def test_why_there_is_no_connection_is_said_in_words() -> None:
+    """On the page stood "[Errno 111] Connection refused"."""
+    with pytest.raises(Unreachable) as why:
+        uvloop.run(fetch.get(Address(LOOPBACK, 9), "/metrics", connect_s=30.0, answer_s=30.0))
+    assert str(why.value) == "GET /metrics: Connection refused"

@@ -81,10 +81,15 @@ async def get(
         raise Slow(f"GET {path} is not answered in time") from None
     except OSError as error:
         why = Unasked if error.errno in OUR_SHORTAGES else Unreachable
-        raise why(f"GET {path}: {str(error) or type(error).__name__}") from None
+        raise why(f"GET {path}: {_said(error)}") from None
     finally:
         if transport is not None:
             cast("asyncio.Transport", transport).abort()
+
+
+def _said(error: OSError) -> str:
+    """In words for a person: without the number, and without what asyncio says of each of several addresses."""
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _request(address: Address, path: str, api_key: str | None) -> bytes:

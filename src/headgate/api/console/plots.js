@@ -10,8 +10,8 @@ const PLOTS = [
     title: "Slots and line",
     unit: count,
     series: [
-      { name: "max_active", label: "slots there are", look: "limit" },
-      { name: "active", label: "slots held", look: "area" },
+      { name: "max_active", label: "slots", look: "limit" },
+      { name: "active", label: "held", look: "area" },
       { name: "queue", label: "waiting", look: "warn" },
     ],
     now: (last) => `${count(last.active)} held, ${count(last.queue)} wait`,

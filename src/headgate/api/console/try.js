@@ -51,8 +51,10 @@ function post(path, body, signal) {
 async function run(task) {
   if (box.abort) return;
   box.abort = new AbortController();
-  for (const id of ["send", "burst"]) byId(id).disabled = true;
+  const pressed = document.activeElement; // a button that is put out of use lets go of the focus, and with it of the place
   byId("stop").disabled = false;
+  if (pressed === byId("send") || pressed === byId("burst")) byId("stop").focus();
+  for (const id of ["send", "burst"]) byId(id).disabled = true;
   show(byId("outcome"), true);
   for (const id of ["answer", "fates", "figures"]) show(byId(id), false);
   byId("answer").replaceChildren();
@@ -74,7 +76,7 @@ async function run(task) {
     const focused = document.activeElement === byId("stop");
     byId("stop").disabled = true;
     for (const id of ["send", "burst"]) byId(id).disabled = false;
-    if (focused) byId("send").focus();
+    if (focused) (pressed === byId("burst") ? pressed : byId("send")).focus();
     box.abort = null;
   }
 }
