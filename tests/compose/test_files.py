@@ -245,7 +245,7 @@ def test_every_setting_can_be_given_in_env(variant: str) -> None:
 @pytest.mark.parametrize("filled", [False, True])
 def test_gateway_starts_with_what_the_stack_gives_it(variant: str, filled: bool) -> None:
     example = dict(re.findall(r"^(\w+)=(.*)$", (COMPOSE / ".env.example").read_text(), re.MULTILINE))
-    example |= dict.fromkeys(SECRETS, "x" * 40)
+    example |= {name: name.ljust(40, "x") for name in SECRETS}
     if filled:
         example |= {"HEADGATE_MAX_ACTIVE": "4", "HEADGATE_QUEUE_MODE": "reject", "HEADGATE_OPS_AUTH": "key"}
     given = {name: interpolate(value, example) for name, value in services(variant)["gateway"]["environment"].items()}
