@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.workbench.bench.figures import jain, median, percentile, spread
+from headgate.workbench.bench.figures import RANKS, jain, median, percentile, spread
 
-VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=300)
+VALUES = st.lists(st.floats(0, 1e6) | st.sampled_from([0.0, 1.0, 2.5]), min_size=1, max_size=300)
 SHARES = st.lists(st.floats(0, 1e6), min_size=2, max_size=50)
 
 
@@ -37,6 +37,9 @@ def test_a_spread_is_in_order_whatever_order_the_values_came_in(values: list[flo
     assert steps == sorted(steps)
     assert found.min <= found.mean <= found.max
     assert found.count == len(values)
+    ordered = sorted(values)
+    assert [found.at(name) for name in RANKS] == [percentile(ordered, rank) for name, rank in RANKS.items()]
+    assert found.mean == pytest.approx(sum(values) / len(values))
 
 
 def test_a_spread_of_nothing_is_none() -> None:

@@ -40,6 +40,14 @@ def compare(folder: Path, *arguments: str) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def test_results_are_not_put_beside_those_of_another_comparison(tmp_path: Path) -> None:
+    """Files of the same name were replaced, the others stayed: a report of the folder was of neither."""
+    (tmp_path / "queue-1-round3.jsonl.gz").touch()
+    ran = CliRunner().invoke(main, ["compare", "--direct", "--out", str(tmp_path)])
+    assert ran.exit_code == 2
+    assert "queue-1-round3.jsonl.gz" in ran.output
+
+
 def test_settings_are_compared_in_every_combination() -> None:
     found = candidates(
         {"queue_mode": ["queue", "reject"], "queue_max": ["8", "64"]}, {"max_active": "4"}, [], direct=True

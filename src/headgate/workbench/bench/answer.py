@@ -8,6 +8,7 @@ An answer is whole when its stream ended with ``[DONE]``, or its body is JSON wi
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -61,7 +62,7 @@ class Seen:
     reason: str = ""
     first_at: float = 0.0
     ended_at: float = 0.0
-    gaps_ms: list[float] = field(default_factory=list)
+    gaps_ms: array[float] = field(default_factory=lambda: array("d"))
     events: int = 0
     prompt_tokens: int = 0
     completion_tokens: int | None = None

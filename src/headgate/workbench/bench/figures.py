@@ -6,7 +6,10 @@ too few to tell (the 99th of 50 values is the largest).
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from math import ceil, fsum
 
 import msgspec
@@ -35,20 +38,28 @@ class Spread(msgspec.Struct, frozen=True):
 
 def percentile(ordered: Sequence[float], rank: float) -> float:
     """The nearest-rank percentile of values in ascending order; there must be one."""
+    return ordered[position(len(ordered), rank) - 1]
+
+
+def position(count: int, rank: float) -> int:
+    """Which of so many values, in ascending order and counted from 1, has the nearest rank."""
     # A rank such as 99.9 has no exact form: without the correction 99.9 % of 1,000 would be the 1,000th.
-    position = ceil(round(rank / 100 * len(ordered), 9))
-    return ordered[min(len(ordered), max(1, position)) - 1]
+    return min(count, max(1, ceil(round(rank / 100 * count, 9))))
 
 
 def spread(values: Iterable[float]) -> Spread | None:
     """None where there are no values."""
-    ordered = sorted(values)
-    if not ordered:
+    # Millions of gaps between tokens have few different values: counted, they need no memory and no long sorting.
+    counts = Counter(values)
+    if not counts:
         return None
-    ranks = {name: percentile(ordered, rank) for name, rank in RANKS.items()}
+    ordered = sorted(counts)
+    ends = list(accumulate(counts[value] for value in ordered))
+    count = ends[-1]
+    ranks = {name: ordered[bisect_left(ends, position(count, rank))] for name, rank in RANKS.items()}
     # Rounding may take a mean of equal values beyond them by a last digit.
-    mean = min(max(fsum(ordered) / len(ordered), ordered[0]), ordered[-1])
-    return Spread(len(ordered), mean, ordered[0], max=ordered[-1], **ranks)
+    mean = min(max(fsum(value * times for value, times in counts.items()) / count, ordered[0]), ordered[-1])
+    return Spread(count, mean, ordered[0], max=ordered[-1], **ranks)
 
 
 def jain(shares: Sequence[float]) -> float | None:

@@ -321,7 +321,7 @@ class Load:
             tokens=seen.events if seen.completion_tokens is None else seen.completion_tokens,
             estimated=estimated,
             asked_tokens=one.ask.output_tokens,
-            gaps_ms=seen.gaps_ms,
+            gaps_ms=seen.gaps_ms or [],
             retry_after_s=seen.retry_after_s,
             queue_ms=seen.queue_ms,
             engine=seen.engine,

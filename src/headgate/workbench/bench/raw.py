@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 SCHEMA = 1
+SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 class Outcome(StrEnum):
@@ -167,7 +168,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     tokens: int = 0
     estimated: bool = False
     asked_tokens: int = 0
-    gaps_ms: list[float] = []
+    gaps_ms: Sequence[float] = []
     retry_after_s: float | None = None
     queue_ms: float | None = None
     engine: str = ""
@@ -221,7 +222,7 @@ _line = msgspec.json.Decoder(Header | Record | End)
 def write(path: Path, run: Run) -> None:
     """Write a run; ``….gz`` is compressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoder = msgspec.json.Encoder()
+    encoder = msgspec.json.Encoder(enc_hook=list)  # an array of gaps
     buffer = bytearray()
     with gzip.open(path, "wb", 6) if path.suffix == ".gz" else path.open("wb") as file:
         for line in (run.header, *run.records, run.end):

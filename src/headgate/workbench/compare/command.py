@@ -49,6 +49,11 @@ def compare(rounds: int, out: Path | None, as_json: bool, **given: Any) -> None:
             arrivals.shape(rate, given["duration_s"] or DURATION_S)
     except arrivals.BadShape as error:
         raise click.UsageError(f"--rate: {error}") from None
+    if out is not None and (found := run.results_in(out)):
+        raise click.UsageError(
+            f"--out: there are results in {out} already ({found[0].name}), and a report of the folder would mix them "
+            "with these. Name another."
+        )
     # The other loads take the first one's place in the plan; how long they are is the same for all.
     made = job({**given, "rate": loads[0][0], "users": loads[0][1]}, sys.argv[1:])
     what = run.Comparison(

@@ -76,6 +76,11 @@ def compare(what: Comparison, out: Path | None, *, as_json: bool) -> int:
     return NOT_ALL if seen.failures or len(seen.runs) < count else MEASURED
 
 
+def results_in(folder: Path) -> list[Path]:
+    """The raw results in a folder; none where there is no such folder."""
+    return sorted(path for path in folder.glob("*") if path.name.endswith(raw.SUFFIXES))
+
+
 def _measure(what: Comparison, folder: Path, comparison: str, console: Console) -> _Seen:
     seen = _Seen([], [])
     with suppress(ValueError):  # not the main thread

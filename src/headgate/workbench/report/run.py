@@ -14,8 +14,6 @@ from headgate.workbench.compare.medians import Judged, judged, rows
 from headgate.workbench.report import figures, markdown, page, series, tables
 from headgate.workbench.report.tables import Table
 
-SUFFIXES = (".jsonl", ".jsonl.gz")
-
 
 def report(
     given: Sequence[Path], html: Path | None, text: Path | None, slo_file: Path | None, title: str | None
@@ -47,7 +45,7 @@ def raw_files(given: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(one for one in path.iterdir() if one.name.endswith(SUFFIXES))
+            inside = sorted(one for one in path.iterdir() if one.name.endswith(raw.SUFFIXES))
             if not inside:
                 raise BadFile(f"{path} has no raw results (*.jsonl) in it")
             found += inside
