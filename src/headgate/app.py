@@ -251,7 +251,7 @@ class Gateway:
             for name, launch in ((f"e{i}", launch) for i, launch in enumerate(launchers(settings)))
         ]
         self.pool = Pool(supervisors, max_active=settings.max_active, clock=self._clock)
-        self.engines = Engines(self.pool, on_capacity=self._capacity)
+        self.engines = Engines(self.pool, on_capacity=self._capacity, clock=self._clock)
         objectives = Objectives(
             settings.slo_ttft_s,
             settings.slo_itl_ms / 1e3 if settings.slo_itl_ms is not None else None,
@@ -366,7 +366,8 @@ class Gateway:
     # The pool and the gate, joined.
 
     def _choose(self, bins: Sequence[Bin], weight: int) -> Bin:
-        by_name = {a_bin.engine: a_bin for a_bin in bins}
+        well = [a_bin for a_bin in bins if not self.engines.is_avoided(a_bin.engine)]
+        by_name = {a_bin.engine: a_bin for a_bin in well or bins}
         chosen = self.pool.choose(lambda name: by_name[name].active, weight, among=by_name)
         return by_name[chosen.name] if chosen is not None else emptiest(bins, weight)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,11 @@ OWN_IDLE_S = 60.0
 """Our own vLLM is told to keep connections for 75 s."""
 LAST_WORDS_S = 0.75
 """After EngineCore's death vLLM answers 500 while its ``/health`` is still 200, for 0.2 to 0.6 s (seen with 0.32)."""
+FAILS_MOST = 2
+AVOIDED_S = 10.0
+"""An engine that failed so many tries one after another gets work only where no other has room, for so long after the
+last of them. It may look well: each that it fails leaves it empty, and the emptiest would get all the others, and their
+second tries. After that one request finds out whether it has got over it."""
 REMOTE_IDLE_S = 2.0
 """vLLM's default is 5 s, and nobody knows what stands before somebody else's."""
 
@@ -35,10 +41,16 @@ class Engines:
 
     Args:
         on_capacity: told an engine's slots, 0 while nothing may be granted on it.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, pool: Pool, *, on_capacity: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, pool: Pool, *, on_capacity: Callable[[str, int], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._pool = pool
+        self._clock = clock
+        self._failed: dict[str, tuple[int, float]] = {}
+        """Of each whose last try failed, how many did one after another, and when the last."""
         self._on_capacity = on_capacity
         self._routes: dict[str, tuple[tuple[Address, str | None], Route]] = {}
         """Each with what it was made for: a new start may get the old port, but never the old key."""
@@ -55,9 +67,19 @@ class Engines:
         return self._routes[engine][1]
 
     def suspect(self, engine: str) -> None:
+        fails, _ = self._failed.get(engine, (0, 0.0))
+        self._failed[engine] = fails + 1, self._clock()
         supervisor = self._pool.engine(engine)
         if supervisor is not None:
             supervisor.suspect()
+
+    def served(self, engine: str) -> None:
+        self._failed.pop(engine, None)
+
+    def is_avoided(self, engine: str) -> bool:
+        """Whether it failed its last tries, a moment ago: another that has room does better."""
+        fails, failed_at = self._failed.get(engine, (0, 0.0))
+        return fails >= FAILS_MOST and self._clock() < failed_at + AVOIDED_S
 
     async def recovered(self, engine: str) -> bool:
         supervisor = self._pool.engine(engine)
@@ -69,7 +91,8 @@ class Engines:
         return await supervisor.looked_at() and supervisor.life == life
 
     def any_ready(self) -> str | None:
-        return next((engine.name for engine in self._pool.ready()), None)
+        ready = [engine.name for engine in self._pool.ready()]
+        return min(ready, key=self.is_avoided, default=None)  # the first of those that do well
 
     def given_up(self) -> bool:
         return all(engine.state is State.FAILED for engine in self._pool.engines)

@@ -37,7 +37,7 @@ from headgate.relay.reply import Ending, EngineBroke, PutBack, Reply, Sink, Slot
 from headgate.relay.upstream import Unreachable
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import OTHER, Metrics
-from headgate.telemetry.slo import LEFT
+from headgate.telemetry.slo import LEFT, OK
 from headgate.telemetry.tracecontext import TraceContext
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class Engines(Protocol):
 
     def suspect(self, engine: str) -> None:
         """The engine failed a request: grant nothing on it until it has been looked at."""
+        ...
+
+    def served(self, engine: str) -> None:
+        """The engine answered a request."""
         ...
 
     async def recovered(self, engine: str) -> bool:
@@ -435,6 +439,8 @@ class Flow:
             except StaleConnection:
                 ending = await reply.carry(await route.upstream.connect(), request, slot)
             outcome = ending.reason
+            if outcome == OK:
+                self._engines.served(engine)
             return ending
         except Unreachable as error:
             outcome = "unreachable"

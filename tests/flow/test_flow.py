@@ -43,6 +43,9 @@ class OneEngine:
             raise Unreachable("it has just gone")
         return Route(self._upstream, b"", b"host: x\r\n", can_include_usage=True)
 
+    def served(self, engine: str) -> None:
+        return
+
     def suspect(self, engine: str) -> None:
         self.suspected += 1
 

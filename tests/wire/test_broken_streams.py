@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.simulated import Engine, simulated_engine
-from tests.wire.client import CHAT, DONE, Reply, chat, data_of
+from tests.wire.client import CHAT, DONE, MODEL, Reply, chat, data_of
 from tests.wire.conftest import ROOMY
 from tests.wire.gateway import Gateway, gateway, wait_until
 from tests.wire.scripted import TRIES
@@ -182,6 +182,26 @@ def test_request_moves_to_another_engine(kind: str, stream: bool) -> None:
                 break
         assert _failed_tries(gate) == 1
         gate.until(active=0, queued=0)
+
+
+def test_engine_that_looks_well_and_fails_everything_does_not_get_everything() -> None:
+    """Each that it failed left it empty, so it got the next, and second tries too: a quarter of all were refused, with
+    another engine that had room."""
+    with (
+        simulated_engine() as first,
+        simulated_engine() as second,
+        gateway(f"{first.url},{second.url}", "--max-active", "4") as gate,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        wait_until(lambda: gate.status()["slots"]["max_active"] == 8, "both are ready")
+        first.faults({"kind": "garbage_head", "times": None})
+        for _ in range(2):  # one after another they take turns: two find out
+            while gate.ask().headers["x-headgate-engine"] != "e1":
+                pass
+        failed = _failed_tries(gate)
+        assert [reply.status for reply in pool.map(lambda _: gate.ask(), range(60))] == [200] * 60
+        assert _failed_tries(gate) == failed
+        assert gate.ask({"model": MODEL, "prompt": "Hello"}, "/tokenize").status == 200
 
 
 def _failed_tries(gate: Gateway) -> float:
