@@ -301,8 +301,9 @@ def test_odd_but_legal_streams_arrive_whole(gate: Gateway, engine: Engine, kind:
 
 
 def _said(reply: Reply) -> str:
-    """All text of the stream, whatever its API."""
-    return reply.text or "".join(str(told.get("delta")) for told in reply.data if told.get("delta"))
+    """All text of the stream, whatever its API; an engine whose events were late joins them."""
+    deltas = [told["delta"] for told in reply.data if isinstance(told.get("delta"), dict)]
+    return reply.text or "".join(delta.get("text") or delta.get("thinking") or str(delta) for delta in deltas)
 
 
 def test_request_timeout_before_the_first_byte_is_request_timeout() -> None:

@@ -197,9 +197,9 @@ class _Rejoined:
     """A guard that is no child of ours, over its socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int, first: bytes) -> None:
-        self.stdin: asyncio.StreamWriter | None = writer
-        self.stdout: asyncio.StreamReader | None = asyncio.StreamReader()
-        self.stderr: asyncio.StreamReader | None = asyncio.StreamReader()
+        self.stdin = writer
+        self.stdout = asyncio.StreamReader()
+        self.stderr = asyncio.StreamReader()
         self.stdout.feed_data(first)
         self._pid = pid
         self._sorting = asyncio.create_task(self._sort(reader, self.stdout, self.stderr))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from headgate.pool.child import Child
 from headgate.pool.output import Output
 from headgate.pool.remains import MARK, kill_remains
 
@@ -73,15 +74,23 @@ class _Report(msgspec.Struct):
     killed: int = 0
 
 
+class Commands(Protocol):
+    """Where a guard's commands are written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+    def close(self) -> object: ...
+    def is_closing(self) -> bool: ...
+
+
 class Guard(Protocol):
     """What is needed of a guard, whether it is a child of ours or another gateway's that was taken over."""
 
     @property
-    def stdin(self) -> asyncio.StreamWriter | None: ...
+    def stdin(self) -> Commands: ...
     @property
-    def stdout(self) -> asyncio.StreamReader | None: ...
+    def stdout(self) -> asyncio.StreamReader: ...
     @property
-    def stderr(self) -> asyncio.StreamReader | None: ...
+    def stderr(self) -> asyncio.StreamReader: ...
     async def wait(self) -> int: ...
     def kill(self) -> None: ...
 
@@ -130,13 +139,8 @@ class EngineProcess:
             OSError: the guard cannot be started. A command that cannot be is an exit with status 127.
         """
         mark = uuid.uuid4().hex
-        guard = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(GUARD), "--", *argv),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**_inherited(), **env, **keep(mark), MARK: mark},
-            start_new_session=True,  # a terminal's Ctrl-C is for the gateway
+        guard = await Child.start(
+            (sys.executable, "-I", "-S", str(GUARD), "--", *argv), {**_inherited(), **env, **keep(mark), MARK: mark}
         )
         return cls(guard, mark, on_line, secret)
 
@@ -180,8 +184,7 @@ class EngineProcess:
 
     def let_go(self) -> None:
         """Close the pipe, upon which the guard kills all; for when nobody can wait any more."""
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
+        self._guard.stdin.close()
 
     def release(self) -> None:
         """Leave it to its guard, which keeps it: from here on nothing is known of it."""
@@ -191,11 +194,10 @@ class EngineProcess:
 
     def _tell(self, command: bytes) -> None:
         # Five bytes into an empty pipe need no drain; a guard that is gone already needs no command.
-        if self._guard.stdin is not None and not self._guard.stdin.is_closing():
+        if not self._guard.stdin.is_closing():
             self._guard.stdin.write(command)
 
     async def _end(self) -> Exit:
-        assert self._guard.stdout is not None
         last = _Report()
         while line := await self._guard.stdout.readline():
             with contextlib.suppress(msgspec.MsgspecError):
@@ -221,7 +223,6 @@ class EngineProcess:
         return Exit(os.waitstatus_to_exitcode(last.status), None, last.killed)
 
     async def _read_output(self) -> None:
-        assert self._guard.stderr is not None
         while chunk := await self._guard.stderr.read(65536):
             for line in self._output.feed(chunk):
                 self._on_line(line)

@@ -1,0 +1,71 @@
+"""A child process whose pipes asyncio reads, and which nothing kills but ``kill``.
+
+asyncio's own transport kills its process when it is closed or collected, from Python 3.12 on also once the loop is
+closed. A guard must live just then: the end of its standard input is its order to kill what it guards, or to keep it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LOOK_S = 0.01
+
+
+class Child:
+    """A running child process. Make one with ``start``.
+
+    Attributes:
+        stdin: what is written here it reads at once.
+        stdout, stderr: what it prints.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        stdin: asyncio.WriteTransport,
+        stdout: asyncio.StreamReader,
+        stderr: asyncio.StreamReader,
+    ) -> None:
+        self._process = process
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+
+    @classmethod
+    async def start(cls, argv: Sequence[str], env: Mapping[str, str]) -> Child:
+        """Start a command in a session of its own: a terminal's Ctrl-C is for us.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=env, start_new_session=True
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        loop = asyncio.get_running_loop()
+        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        return cls(process, stdin, await _reader(process.stdout), await _reader(process.stderr))
+
+    async def wait(self) -> int:
+        """Its status, once it has ended. For who knows that it is about to: it is looked for."""
+        while (status := self._process.poll()) is None:
+            await asyncio.sleep(LOOK_S)
+        return status
+
+    def kill(self) -> None:
+        """Kill it alone (SIGKILL)."""
+        self._process.kill()
+
+
+async def _reader(pipe: IO[bytes]) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    return reader
