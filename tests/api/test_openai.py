@@ -57,7 +57,7 @@ class refusing:  # noqa: N801  reads as what it allows
         (b'{"model": "\xff"}', None, "The body is not JSON"),
         (b"[]", None, "The body must be a JSON object"),
         (b"7", None, "The body must be a JSON object"),
-        (b'{"model":"m","messages":' + b"[" * 200_000 + b"]" * 200_000 + b"}", None, "nested too deeply"),
+        (b'{"model":"m","messages":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}", None, "nested too deeply"),
         (b"{}", "model", "`model` is required"),
         (b'{"model": 7}', "model", "`model`"),
         (b'{"model": ""}', "model", "must not be empty"),
