@@ -43,26 +43,29 @@ class Child:
         Raises:
             OSError: it cannot be started.
         """
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=env, start_new_session=True
-        )
+        process = _spawn(argv, env)
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        loop = asyncio.get_running_loop()
-        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        stdin, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, process.stdin)
         return cls(process, stdin, await _reader(process.stdout), await _reader(process.stderr))
 
     async def wait(self) -> int:
         """Its status, once it has ended. For who knows that it is about to: it is looked for."""
-        while (status := self._process.poll()) is None:
+        while (status := self._process.poll()) is None:  # noqa: ASYNC110 - nothing portable tells it
             await asyncio.sleep(LOOK_S)
         return status
 
     def kill(self) -> None:
         """Kill it alone (SIGKILL)."""
         self._process.kill()
+
+
+def _spawn(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(  # noqa: S603 - the operator's own
+        argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=env, start_new_session=True
+    )
 
 
 async def _reader(pipe: IO[bytes]) -> asyncio.StreamReader:
