@@ -57,7 +57,11 @@ class Request:
     engine: str | None = None
     granted_at: float = 0.0
     kept: bool = False
+    asked: int = field(init=False)
     ticket: Ticket = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asked = self.weight  # which a grant may cut
 
     @property
     def own_left_s(self) -> float:
@@ -291,6 +295,11 @@ class Rig:
                 continue
             own = [other for other in self.line + self.running if other.ticket.claim.key == each.ticket.claim.key]
             assert any(other is not each and not self.ledger.stands_aside(other.ticket) for other in own)
+            caps = {other.ticket.claim.most for other in own}
+            if len(caps) == 1 and not any(other.front for other in own):
+                aside = [other for other in own if self.ledger.stands_aside(other.ticket)]
+                in_turn = sum(other.asked for other in own if other not in aside)
+                assert any(in_turn + other.asked > most for other in aside), "its key has room for each of them"
 
     def _offered(self, request: Request, decision: Decision) -> None:
         ticket = request.ticket = decision.ticket

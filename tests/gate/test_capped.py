@@ -66,6 +66,15 @@ def test_a_light_request_does_not_pass_a_heavy_one_of_its_key() -> None:
     assert [each.ticket for each in books.leave(1.0, first)] == [heavy, light]
 
 
+def test_a_heavy_request_that_leaves_was_in_nobodys_way() -> None:
+    """The light one behind it stood aside until another of its key ended, with a slot of the key's own free."""
+    books = ledger()
+    wide = A._replace(most=4)
+    granted(books, wide, weight=3)
+    heavy, light = waiting(books, wide, weight=2), waiting(books, wide)
+    assert [each.ticket for each in books.leave(1.0, heavy)] == [light]
+
+
 def test_one_that_leaves_the_line_lets_its_own_move_up() -> None:
     books = ledger(slots=1)
     holder = granted(books, B)

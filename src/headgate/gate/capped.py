@@ -96,7 +96,9 @@ class Capped:
     def remove(self, ticket: Ticket) -> None:
         if ticket in self._stand_aside:
             self._not_aside(ticket)
-            self._keys[ticket.claim.key].aside.remove(ticket)
+            key = self._keys[ticket.claim.key]
+            key.aside.remove(ticket)
+            self._move_up(key)  # a heavy one may have been in the way of light ones
         else:
             self.beneath.remove(ticket)
             self.end(ticket)
@@ -114,13 +116,16 @@ class Capped:
         name = ticket.claim.key
         key = self._keys[name]
         key.weight -= weight
+        self._move_up(key)
+        if not key.weight:
+            del self._keys[name]
+
+    def _move_up(self, key: _Key) -> None:
         # The time doesn't matter to who is first of one key's: late ones are behind either way.
         while (first := key.aside.head(-inf)) is not None and self._has_room(key, first, self._stand_aside[first]):
             key.aside.take(first)
             self.beneath.push(first)
             self._count(key, first, self._not_aside(first))
-        if not key.weight:
-            del self._keys[name]
 
     def last(self) -> Ticket | None:
         """The key of which most stands aside gives its last place first."""
