@@ -26,6 +26,7 @@ from uvicorn.server import ServerState
 from headgate.api.connection import Connection
 from headgate.app import Gateway
 from headgate.call import Route
+from headgate.flow import Engines
 from headgate.relay.upstream import Exchange, Upstream
 from headgate.settings import load as load_settings
 from loadtest.overhead import wire
@@ -141,7 +142,7 @@ async def run(batches: int, *, profile: bool) -> None:
     print(f"{ordered[0]:.1f} µs per whole request (median of {batches} batches {ordered[batches // 2]:.1f})")
 
 
-def engines(upstream: Upstream) -> Any:
+def engines(upstream: Upstream) -> Engines:
     """One engine that is always ready, with its connections open."""
     loop = asyncio.get_running_loop()
     for _ in range(AT_ONCE):
@@ -155,6 +156,15 @@ def engines(upstream: Upstream) -> Any:
     class Ready:
         def route(self, engine: str) -> Route:
             return route
+
+        def suspect(self, engine: str) -> None:
+            raise AssertionError(f"{engine} failed a request")
+
+        def served(self, engine: str) -> None:
+            return
+
+        async def recovered(self, engine: str) -> bool:
+            raise AssertionError(f"{engine} failed a request")
 
         def serves(self, model: str) -> bool:
             return True
