@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headgate.pool.launchers import Address
+from headgate.pool.launchers import Address, free_port
 from headgate.workbench.bench import load as load_module
 from headgate.workbench.bench.callers import Caller
 from headgate.workbench.bench.load import Load
@@ -243,6 +243,17 @@ def test_the_wait_for_the_last_answers_of_a_closed_load_is_bounded_too() -> None
     records, end, _ = load(Plan(users=2, duration_s=0.03, drain_s=0.05), never)
     assert [record.outcome for record in records] == [Outcome.UNFINISHED] * 2
     assert not end.interrupted
+
+
+def test_users_of_a_closed_load_do_not_hammer_at_a_door_that_nobody_opens() -> None:
+    """An engine that died in mid-run made 14,000 errors of eight users in three seconds."""
+
+    async def closed(load: Load, server: Server) -> None:
+        del server
+        load._upstream.port = free_port()
+
+    records, _, _ = load(Plan(users=2, duration_s=0.1), at_once, meanwhile=closed)
+    assert sum(record.reason == "no_connection" for record in records) <= 2
 
 
 def test_nobody_thinks_beyond_the_end_of_the_load() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.workbench.bench import raw, slo
-from headgate.workbench.bench.raw import BadFile, CallerPlan, End, Header, Outcome, Plan, Record, Run, Target, Try
+from headgate.workbench.bench.raw import (
+    BadFile,
+    CallerPlan,
+    End,
+    Header,
+    Objective,
+    Outcome,
+    Plan,
+    Record,
+    Run,
+    Target,
+    Try,
+)
 from headgate.workbench.bench.summary import summarize
 
 
@@ -244,6 +257,11 @@ def test_a_raw_file_of_a_newer_or_an_older_version_is_read_as_far_as_it_goes(tmp
         raw.read(path)
 
 
+def test_an_objective_of_a_newer_version_is_not_measured() -> None:
+    (one,) = summarize(run([ok()]), [Objective("joy_p95_s", 1.0)]).objectives
+    assert (one.met, one.note) == (None, "an objective that this Headgate doesn't know")
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -253,6 +271,7 @@ def test_a_raw_file_of_a_newer_or_an_older_version_is_read_as_far_as_it_goes(tmp
         (lambda lines: [], "no first line"),
         (lambda lines: [*lines, *lines], "line 4 comes after its last: a file holds one run"),
         (lambda lines: [*lines[:-1], *lines], "line 3 begins another run"),
+        (lambda lines: [lines[0], re.sub(r'"latency_s":[^,]+', '"latency_s":1e300', lines[1]), lines[2]], "line 2"),
     ],
 )
 def test_what_is_no_raw_file_is_one_line(tmp_path: Path, change: Any, why: str) -> None:

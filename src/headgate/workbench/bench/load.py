@@ -38,6 +38,9 @@ _STALE_S = 1.0
 _TOLD_NOTHING_S = 1.0
 """How long one waits who obeys a refusal that names no time."""
 
+_NOBODY_THERE_S = 1.0
+"""How long a user of a closed loop waits when nobody takes the connection: it counted how fast a client can fail."""
+
 Recent = deque[tuple[float, float]]
 
 
@@ -67,6 +70,7 @@ class _One:
     caller: Caller
     ask: Ask
     late_s: float = 0.0
+    is_reached: bool = True
     tries: list[Try] = field(default_factory=list)
 
 
@@ -214,12 +218,14 @@ class Load:
         while (at := monotonic()) < end and self.progress.due < plan.requests:
             number = self.progress.due
             ask = self._workload.ask(number, caller.name)
-            task = self._launch(_One(number, at, caller, ask), None)
+            one = _One(number, at, caller, ask)
+            task = self._launch(one, None)
             done, _ = await asyncio.wait([task], timeout=end - at)
             if not done:
                 return
-            if plan.think_s:
-                await asyncio.sleep(min(plan.think_s, max(0.0, end - monotonic())))
+            pause_s = max(plan.think_s, 0.0 if one.is_reached else _NOBODY_THERE_S)
+            if pause_s:
+                await asyncio.sleep(min(pause_s, max(0.0, end - monotonic())))
 
     def _launch(self, one: _One, body: bytes | None) -> asyncio.Task[None]:
         progress = self.progress
@@ -291,6 +297,7 @@ class Load:
                     exchange.send(request, answer)
                     await done
             except Unreachable:
+                one.is_reached = False
                 answer.give_up("no_connection")
             except TimeoutError:
                 answer.give_up("client_timeout")

@@ -12,11 +12,16 @@ import zlib
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 SCHEMA = 1
 SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
+Measured = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+"""Seconds or milliseconds as a clock can have told them: a damaged file may have any number."""
 
 
 class Outcome(StrEnum):
@@ -156,21 +161,21 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     """
 
     n: int
-    at_s: float
+    at_s: Measured
     outcome: Outcome
-    latency_s: float
-    late_s: float = 0.0
+    latency_s: Measured
+    late_s: Measured = 0.0
     caller: str = "anonymous"
     status: int = 0
     reason: str = ""
-    ttft_s: float | None = None
+    ttft_s: Measured | None = None
     prompt_tokens: int = 0
     tokens: int = 0
     estimated: bool = False
     asked_tokens: int = 0
-    gaps_ms: Sequence[float] = []
+    gaps_ms: Sequence[Measured] = []
     retry_after_s: float | None = None
-    queue_ms: float | None = None
+    queue_ms: Measured | None = None
     engine: str = ""
     conversation: int = -1
     turn: int = 0
@@ -189,10 +194,10 @@ class End(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="end"
         max_in_flight: the most at once.
     """
 
-    span_s: float
-    offered_s: float
-    cpu_s: float = 0.0
-    lags_ms: list[float] = []
+    span_s: Measured
+    offered_s: Measured
+    cpu_s: Measured = 0.0
+    lags_ms: list[Measured] = []
     interrupted: bool = False
     max_in_flight: int = 0
 
