@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -364,3 +365,55 @@ def test_answer_to_a_client_that_takes_nothing_yet_is_not_read_from_the_engine(t
         assert rig.client.ended
 
     run(serve, claim)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "opening", "token", "closing"),
+    [
+        (Dialect.RESPONSES, "response.created", "response.output_text.delta", ["response.output_text.done"]),
+        (Dialect.RESPONSES, "response.in_progress", "response.function_call_arguments.delta", []),
+        (Dialect.ANTHROPIC, "message_start", "content_block_delta", ["content_block_stop", "message_delta"]),
+    ],
+)
+def test_first_token_is_the_first_event_that_brings_one(
+    dialect: Dialect, opening: str, token: str, closing: list[str]
+) -> None:
+    """vLLM sends the first event of a response before it computes: that was its time to the first token, what it took
+    for the prompt a gap between two tokens, and the events at its end were tokens, too."""
+    last = {Dialect.RESPONSES: "response.completed", Dialect.ANTHROPIC: "message_stop"}[dialect]
+
+    def event(name: str) -> bytes:
+        data = {"type": name, "delta": {"stop_reason": "end_turn"}} if name == "message_delta" else {"type": name}
+        return b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps(data).encode())
+
+    def chunk(*names: str) -> bytes:
+        return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in map(event, names))
+
+    begin = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(SSE + chunked(event(opening)))
+        await begin.wait()
+        writer.write(chunk(token, token, *closing, last) + END)
+        await reader.read(1000)
+
+    async def claim(upstream: Upstream) -> None:
+        rig = Rig(dialect=dialect)
+        carried = asyncio.create_task(rig.carry(upstream))
+        await rig.client.first.wait()
+        before = rig.reply.ttft_s
+        begin.set()
+        assert (await carried).reason == "ok"
+        assert (before, rig.reply.ttft_s is not None, rig.reply.events) == (None, True, 2)
+
+    run(serve, claim)
+
+
+def test_answer_without_a_token_began_when_it_ended() -> None:
+    async def claim(upstream: Upstream) -> None:
+        rig = Rig(dialect=Dialect.RESPONSES)
+        assert (await rig.carry(upstream)).reason == "ok"
+        assert rig.reply.ttft_s is not None
+
+    play(SSE + chunked(b'event: response.completed\ndata: {"type":"response.completed"}\n\n') + END, claim)

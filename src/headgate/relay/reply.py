@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,6 +81,9 @@ _TELLS_OUTCOME: dict[Dialect, tuple[bytes, ...]] = {
     Dialect.ANTHROPIC: (b"event: message_delta",),  # there may be several, and the last one counts
 }
 """The events that say how an answer ended."""
+_TOKENS = re.compile(rb"event: (?:content_block_delta|response\.[\w.]+\.delta)\b")
+"""The named events that bring some of an answer. vLLM sends the first others of ``/v1/responses`` before it begins to
+compute: the time to them is nobody's time to a first token."""
 
 
 _SPECIAL = (b'"usage"', b'"error"', b'"abort"', b"[DONE]")
@@ -535,14 +539,19 @@ class Reply:
                 self._flush(out)
                 self._break_off("the engine aborted the request")
                 return
-            if b'"usage"' in told:
+            if dialect is Dialect.OPENAI:
                 event = self._with_usage(event, told, now)
             else:
-                self._mark_event(now)
+                if b'"usage"' in told and usage.read(told, self.usage):
+                    self.usage_told = True
+                if _TOKENS.match(event) is not None:
+                    self._mark_event(now)
             if event:
                 out.append(event)
             if dialect is not Dialect.OPENAI and event.startswith(_TERMINAL[dialect]):
                 self._closed_well = True
+                if self.first_event_at is None:
+                    self._mark_event(now)  # an answer without a token: it began when it ended
                 if event.startswith(b"event: response.failed"):
                     self._failed = Ending(200, Reason.ENGINE_FAILED, "the engine reported a failed response")
         self._flush(out)
@@ -575,11 +584,11 @@ class Reply:
     def _with_usage(self, event: bytes, told: bytes, now: float) -> bytes:
         """The event as the client shall see it; empty where it shall not."""
         plan = self._plan
-        if usage.read(told, self.usage):
-            self.usage_told = True
-        if plan.dialect is not Dialect.OPENAI:
+        if b'"usage"' not in told:
             self._mark_event(now)
             return event
+        if usage.read(told, self.usage):
+            self.usage_told = True
         if not usage.has_no_choices(told):
             self._mark_event(now)
             return event if plan.wants_usage else usage.without_usage(event)
