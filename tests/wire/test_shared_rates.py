@@ -170,3 +170,17 @@ def test_a_redis_that_writes_nothing_is_down_and_said_once(
         assert redis.ask(*back) == "+OK"
         gate.until_counted(1, "api_redis_up")
         assert gate.log().count("rates are shared") == 2
+
+
+def test_a_connection_that_redis_closed_is_opened_again_without_a_word(
+    engine: Engine, keys: KeysFile, redis: RedisServer
+) -> None:
+    """As many close what was idle for minutes: each pause ended with a warning, and a request that was not shared."""
+    secret = keys.add("a", requests_per_min=SLOW, requests_burst=5)
+    with keyed(engine, keys, "--redis-url", redis.url) as gate:
+        gate.until_counted(1, "api_redis_up")
+        for left in (4, 3, 2):
+            assert ask(gate, secret).headers["x-ratelimit-remaining-requests"] == str(left)
+            assert redis.ask("CLIENT", "KILL", "TYPE", "normal") == ":1"
+        assert ask(gate, secret).status == 200
+        assert "does not answer" not in gate.log()

@@ -5,7 +5,8 @@ buckets as one script, which Redis runs whole and by its own clock; what is to b
 waits for that. Where Redis doesn't answer within ``TIMEOUT_S``, nothing is asked until it does again: ``take`` says so
 at once, and its caller decides by itself.
 
-Redis-py's own retries are off: a request can't wait for them, and this task looks for it every ``RETRY_S`` anyway.
+Redis-py's own retries are off but for one: a request can't wait for them, and this task looks for it every ``RETRY_S``
+anyway.
 """
 
 from __future__ import annotations
@@ -63,13 +64,15 @@ class Shared:
         from redis.asyncio import Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
+        from redis.exceptions import ConnectionError as Broken
 
         self.up = False
         self._redis: Redis = Redis.from_url(
             url,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
+            # Once, and not where it was slow: a connection that nobody used for long may have been closed meanwhile.
+            retry=Retry(NoBackoff(), 1, (Broken,)),
         )
         try:
             self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
