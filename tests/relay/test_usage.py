@@ -44,9 +44,14 @@ def encoded(value: object) -> bytes:
         ({"response": {"usage": {"input_tokens": 3, "output_tokens": 5}}}, 3, 5),
         ({"usage": {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}}, 3, 0),
         ({"type": "message_delta", "usage": {"output_tokens": 5}}, 0, 5),
+        ({"usage": {"input_tokens": 3, "cache_read_input_tokens": 40, "output_tokens": 5}}, 43, 5),
+        ({"usage": {"input_tokens": 3, "cache_read_input_tokens": None, "output_tokens": 5}}, 3, 5),
+        ({"usage": {"input_tokens": 3, "cache_creation_input_tokens": 2, "cache_read_input_tokens": 40}}, 45, 0),
+        ({"usage": {"prompt_tokens": 43, "cache_read_input_tokens": 40, "completion_tokens": 5}}, 43, 5),
     ],
 )
 def test_usage_is_read_in_every_apis_words(told: object, prompt: int, completion: int) -> None:
+    """What a cache had of a message's prompt is beside the rest of it there, and was not counted."""
     usage = Usage()
     assert read(encoded(told), usage)
     assert (usage.prompt_tokens, usage.completion_tokens) == (prompt, completion)
@@ -55,9 +60,12 @@ def test_usage_is_read_in_every_apis_words(told: object, prompt: int, completion
 def test_beginning_of_a_message_tells_its_prompt_and_no_figure_of_its_answer() -> None:
     """`output_tokens: 0` was taken for the final word, and a cancelled message counted none."""
     usage = Usage()
-    start = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 0}}}
+    start: dict[str, Any] = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 0}}}
     assert not read(encoded(start), usage)
     assert usage.prompt_tokens == 9
+    start["message"]["usage"]["cache_read_input_tokens"] = 40
+    assert not read(encoded(start), usage)
+    assert usage.prompt_tokens == 49
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,15 @@ class _Counts(msgspec.Struct):
     completion_tokens: _Tokens | None = None
     input_tokens: _Tokens | None = None
     output_tokens: _Tokens | None = None
+    cache_read_input_tokens: _Tokens | None = None
+    cache_creation_input_tokens: _Tokens | None = None
+
+    @property
+    def prompt(self) -> int | None:
+        """Tokens of the prompt; Anthropic's ``input_tokens`` are those of them that no cache had."""
+        if self.prompt_tokens is not None or self.input_tokens is None:
+            return self.prompt_tokens
+        return self.input_tokens + (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
 
 
 class _Inner(msgspec.Struct):
@@ -73,7 +82,7 @@ def read(data: bytes, usage: Usage) -> bool:
         return _take(counts, usage)
     if told.message is not None and told.message.usage is not None:
         # The beginning of a message: its prompt is known, and the tokens that it will have are not.
-        usage.prompt_tokens = told.message.usage.input_tokens or 0
+        usage.prompt_tokens = told.message.usage.prompt or 0
     return False
 
 
@@ -113,7 +122,7 @@ class Finder:
 
 
 def _take(counts: _Counts, usage: Usage) -> bool:
-    prompt = counts.prompt_tokens if counts.prompt_tokens is not None else counts.input_tokens
+    prompt = counts.prompt
     completion = counts.completion_tokens if counts.completion_tokens is not None else counts.output_tokens
     if prompt is not None:
         usage.prompt_tokens = prompt
