@@ -166,6 +166,7 @@ def test_a_wrong_request_is_refused_in_vllms_shape(client: httpx.Client, body: A
 def test_what_is_no_json_is_refused(client: httpx.Client) -> None:
     json_type = {"content-type": "application/json"}
     assert client.post("/v1/completions", content=b"{", headers=json_type).status_code == 400
+    assert client.post("/v1/completions", content=b"[" * 50_000, headers=json_type).status_code == 400
     assert client.post("/v1/completions", content=b"{}").status_code == 400
 
 

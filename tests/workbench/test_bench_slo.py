@@ -112,6 +112,9 @@ def test_the_verdict_on_the_worst_implies_that_on_every_percentile(latency_s: li
         ("[latency]\np95 = 5", "there is no objective 'latency'"),
         ("", "no objective in it"),
         ("latency_p95_s =", "Invalid"),
+        (f"latency_p95_s = {'9' * 400}", "must be a number"),
+        (f"latency_p95_s = {'9' * 5000}", "not TOML"),
+        (f"latency_p95_s = {'[' * 5000}", "not TOML"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line_that_says_where(tmp_path: Path, text: str, why: str) -> None:

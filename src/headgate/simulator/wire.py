@@ -87,7 +87,7 @@ class Exchange:
             raise Problem(400, "Unsupported Media Type: Only 'application/json' is allowed", "Bad Request")
         try:
             value = msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise Problem(400, f"JSON decode error: {error}", "Bad Request") from error
         if not isinstance(value, dict):
             raise Problem(400, "Input should be a valid dictionary", "Bad Request")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 
 import msgspec
@@ -25,6 +24,7 @@ from headgate.workbench.bench.raw import Objective
 
 DEFAULT = (Objective("latency_p95_s", 5.0), Objective("errors_percent", 0.1))
 
+_MOST = 1e12
 _AT_MOST = ("errors_percent", "refusals_percent")
 _AT_LEAST = ("goodput_percent", "requests_per_s", "tokens_per_s")
 _TIME = re.compile(rf"(?P<what>latency|ttft|inter_token|tpot)_(?P<at>{'|'.join(RANKS)}|mean|max)_(?P<unit>ms|s)")
@@ -87,11 +87,14 @@ def read(path: Path) -> list[Objective]:
     """
     try:
         with path.open("rb") as file:
-            return parse(tomllib.load(file), str(path))
+            values = tomllib.load(file)
     except OSError as error:
         raise BadSlo(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSlo(f"{path}: {error}") from None
+    except (RecursionError, ValueError):  # nested too deeply, a number of thousands of digits
+        raise BadSlo(f"{path}: it is not TOML that anybody would write") from None
+    return parse(values, str(path))
 
 
 def parse(values: Mapping[str, object], where: str) -> list[Objective]:
@@ -100,8 +103,8 @@ def parse(values: Mapping[str, object], where: str) -> list[Objective]:
     for name, bound in values.items():
         if not (name in _AT_MOST or name in _AT_LEAST or _TIME.fullmatch(name)):
             raise BadSlo(f"{where}: there is no objective {name!r}. It takes {_TAKES}.")
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not isfinite(bound) or bound < 0:
-            raise BadSlo(f"{where}: {name} must be a number of at least 0, not {bound!r}")
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 <= bound <= _MOST:
+            raise BadSlo(f"{where}: {name} must be a number of at least 0, not {bound!r:.40}")
         objectives.append(Objective(name, float(bound)))
     if not objectives:
         raise BadSlo(f"{where} has no objective in it. It takes {_TAKES}.")
