@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import pytest
 
-from headgate.gate import Gate, Ledger
+from headgate.gate import Claim, Gate, Ledger
+from headgate.gate.orders import make_order
 from headgate.pool.progress import Counters
 from headgate.pool.statement import Metrics, Pace
 from headgate.sizing import SILENT_S, Sizing, Tempo, _slower
@@ -68,6 +70,30 @@ def test_a_silent_engine_is_read_by_the_gateways_own_times(scene: Scene) -> None
     scene.serve(40, first_s=1.2)
     assert scene.tick(SILENT_S) < MOST
     assert scene.sizing.why("e0") == "ttft"
+
+
+def test_who_waits_for_others_of_its_key_wants_no_slot(scene: Scene) -> None:
+    """While one stood aside, slots came free one after another: others waited for slots that nobody wanted."""
+
+    async def main() -> None:
+        scene.ledger = Ledger(order=make_order("fair", capped=True))
+        gate = Gate(scene.ledger, lambda: scene.now_s)
+        scene.ledger.resize(0.0, "e0", MOST)
+        scene.sizing = Sizing(Pool([scene.engine]), gate, Objectives())  # type: ignore[arg-type]  # enough of a pool
+        scene.tick()
+        for _ in range(20):
+            scene.ledger.leave(scene.now_s + 1.0, scene.ledger.offer(scene.now_s).ticket)
+        claim = Claim(key="a", most=1)
+        scene.ledger.offer(scene.now_s, claim=claim)
+        scene.ledger.offer(scene.now_s, claim=claim)
+        assert (gate.waiting, gate.wanting) == (1, 0)
+        others = [scene.ledger.offer(scene.now_s, claim=Claim(key="b")).ticket for _ in range(40)]
+        scene.tick(SILENT_S)
+        for each in others:
+            scene.ledger.leave(scene.now_s, each)
+        assert gate.held_back_on("e0") == 0
+
+    asyncio.run(main())
 
 
 def test_an_engine_is_silent_only_after_a_while(scene: Scene) -> None:

@@ -372,7 +372,7 @@ class Flow:
         """Raises Refusal: ``shed``, by chance, where the load is high."""
         if self._shedder is None:
             return
-        chance = self._shedder.chance(self._gate.waiting, self._limits.queue_max, call.rank)
+        chance = self._shedder.chance(self._gate.wanting, self._limits.queue_max, call.rank)
         if chance and random.random() < chance:  # noqa: S311  chance, not a secret
             raise self._gate.turn_away(Reason.SHED, call.asked.sequences)
 

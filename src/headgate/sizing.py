@@ -114,7 +114,7 @@ class Sizing:
             Reading(
                 seconds=now_s - sized.at_s,
                 active=self._gate.held_on(engine.name),
-                wanted=self._gate.waiting > 0,
+                wanted=self._gate.wanting > 0,
                 gaps_s=pace.gaps_s - before.gaps_s,
                 gaps=pace.gaps - before.gaps,
                 firsts_s=firsts_s,

@@ -41,6 +41,7 @@ def test_a_key_at_its_cap_waits_for_its_own_and_others_pass(name: Name) -> None:
     first, second = granted(books, A), granted(books, A)
     third, fourth = waiting(books, A), waiting(books, A)
     assert books.statistics(0.0).aside == 2
+    assert (books.waiting, books.wanting) == (2, 0)
     assert books.fits(1), "the others' way is free"
     for _ in range(4):
         granted(books, B)

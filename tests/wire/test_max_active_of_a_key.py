@@ -66,3 +66,17 @@ def test_slots_are_what_is_counted(engine: Engine, keys: KeysFile) -> None:
         gate.until(active=3, queued=1)
         three.close()
         gate.until(active=2, queued=0)
+
+
+def test_nobody_is_shed_for_those_who_stand_aside(engine: Engine, keys: KeysFile) -> None:
+    """They filled the line, so others were turned away by chance, with seven of eight slots free."""
+    capped, other = keys.add("capped", max_active=1), keys.add("other-one")
+    with keyed(engine, keys, "--max-active", "8", "--queue-max", "4", "--shed", "true") as gate:
+        clients = [gate.client().post(CHAT, chat(20_000), x_api_key=capped) for _ in range(5)]
+        try:
+            gate.until(active=1, queued=4)
+            assert {gate.ask(chat(), x_api_key=other).status for _ in range(3)} == {200}
+        finally:
+            for client in clients:
+                client.close()
+        gate.until(active=0, queued=0)

@@ -226,6 +226,11 @@ class Gate:
         """Requests in the line."""
         return self._ledger.waiting
 
+    @property
+    def wanting(self) -> int:
+        """Those of them that wait for slots, and not for others of their key."""
+        return self._ledger.wanting
+
     def held_on(self, engine: str) -> int:
         """Slots that are held on one engine."""
         return self._ledger.held_on(engine)

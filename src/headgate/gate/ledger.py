@@ -126,6 +126,11 @@ class Ledger:
         return len(self._order)
 
     @property
+    def wanting(self) -> int:
+        """Those of them that wait for slots, and not for others of their key."""
+        return len(self._order) - (self._capped.aside if self._capped is not None else 0)
+
+    @property
     def has_line(self) -> bool:
         """Whether anybody waits; asked at every request."""
         return self._weights.all > 0
