@@ -313,6 +313,17 @@ def test_redirect_is_no_answer(gate: Gateway, engine: Scripted) -> None:
     assert gate.logged("elsewhere")["reason"] == "engine_failed"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_key_that_the_engine_wants_is_not_the_callers_affair(gate: Gateway, engine: Scripted, stream: bool) -> None:
+    """Callers with a right key were told that it is wrong, and no objective was missed."""
+    engine.say(JSON.replace(b"200 OK", b"401 Unauthorized") + sized(b'{"error":"Unauthorized"}'))
+    missed = gate.metric("api_slo_requests_total", result="refused")
+    reply = gate.ask(chat(stream=stream))
+    assert (reply.status, reply.error["code"]) == (502, "engine_failed")
+    assert "ENGINE_API_KEY" in reply.error["message"]
+    gate.until_counted(missed + 1, "api_slo_requests_total", result="refused")
+
+
 def test_tokens_of_a_long_answer_are_counted_wherever_it_says_them(gate: Gateway, engine: Scripted) -> None:
     """vLLM writes the log-probabilities of a prompt behind them, and then they were not found."""
     usage = {"prompt_tokens": 3000, "completion_tokens": 7}

@@ -684,9 +684,8 @@ class Reply:
         if status in _TROUBLE:
             self._break(EngineBroke(f"the engine answered {status}", Answer(status, headers, body)))
             return
-        if 300 <= status < 400:  # its `location` would lead clients past the gate
-            what = f"The engine answered {status}, which sends requests elsewhere: its address is another one."
-            self._break(Refusal(Reason.ENGINE_FAILED, what))
+        if (what := _not_for_the_client(status)) is not None:
+            self._break(Refusal(Reason.ENGINE_FAILED, f"The engine answered {status}{what}."))
             return
         self._settle(self.pass_on(Answer(status, headers, body)))
 
@@ -785,7 +784,7 @@ class Reply:
 
 _TROUBLE = frozenset((500, 502))
 _STATUS_REASONS: dict[int, Reason] = {
-    401: Reason.UNAUTHORIZED,
+    401: Reason.ENGINE_FAILED,
     403: Reason.FORBIDDEN,
     404: Reason.NOT_FOUND,
     413: Reason.TOO_LARGE,
@@ -793,6 +792,15 @@ _STATUS_REASONS: dict[int, Reason] = {
     429: Reason.SLOTS_BUSY,
     503: Reason.ENGINE_UNAVAILABLE,
 }
+
+
+def _not_for_the_client(status: int) -> str | None:
+    """What an engine's answer means that is the gateway's affair; None where it is for the client."""
+    if 300 <= status < 400:  # its `location` would lead clients past the gate
+        return ", which sends requests elsewhere: its address is another one"
+    if status == 401:  # a client's own key was right, and never went there
+        return ": it wants another key than the gateway gives it (ENGINE_API_KEY)"
+    return None
 
 
 def _apart(times: list[float], last: float) -> list[float]:
