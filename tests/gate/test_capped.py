@@ -117,8 +117,18 @@ def test_who_is_refused_for_its_keys_cap_reads_so() -> None:
     granted(books, A)
     refused = books.offer(0.0, claim=A)
     assert isinstance(refused, Refused)
-    assert sentence(refused, books).startswith("This key may hold 2 slots at once, and does.")
+    assert sentence(refused, books).startswith("This key's requests take the 2 slots that it may hold at once.")
     granted(books, B)
+
+
+def test_who_waited_for_its_own_key_in_vain_is_not_told_that_the_model_is_busy() -> None:
+    books = ledger(queue_timeout_s=5.0)
+    granted(books, A, weight=2)
+    waiting(books, A)
+    (refused,) = books.tick(6.0)
+    assert isinstance(refused, Refused)
+    what = "This key's requests take the 2 slots that it may hold at once, and none of them came free within 5 s."
+    assert sentence(refused, books).startswith(what)
 
 
 def test_nobody_can_tell_when_one_that_stands_aside_is_served() -> None:
