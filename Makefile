@@ -1,4 +1,4 @@
-# Two commands do everything on a machine with Python 3.11 and make: `make run`, `make test`. CI calls these targets.
+# Two commands do everything on a machine with Python 3.11 or newer and make: `make run`, `make test`. CI calls these targets.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -115,6 +115,9 @@ clean: ## remove environments and caches
 	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .venv-litellm .venv-clients-* .venv-open-webui .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "headgate: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "          Name one: make run PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
