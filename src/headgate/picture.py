@@ -117,9 +117,13 @@ class Picture:
                 "max_active": books.slots,
                 "active": books.active,
                 "held_back": books.held_back,
-                "by_engine": {
-                    engine: {"slots": slots, "active": books.active_by_engine[engine]}
-                    for engine, slots in books.slots_by_engine.items()
+                "by_engine": {  # in the order of their names, not of their starts
+                    engine.name: {
+                        "slots": books.slots_by_engine[engine.name],
+                        "active": books.active_by_engine[engine.name],
+                    }
+                    for engine in self._pool.engines
+                    if engine.name in books.slots_by_engine
                 },
                 "held": self._held(),
             },

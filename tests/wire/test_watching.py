@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.simulated import Engine
+from tests.simulated import Engine, simulated_engine
 from tests.wire.client import CHAT, MODEL, chat
 from tests.wire.gateway import DEADLINE_S, Gateway, gateway, wait_until
 
+ADMIN = {"HEADGATE_ADMIN_KEY": "open-sesame"}
 POINT = {
     *("t", "active", "max_active", "queue", "requests_per_s", "refused_per_s", "tokens_per_s"),
     *("ttft_p50_s", "ttft_p95_s"),
@@ -34,6 +35,16 @@ def watching(gate: Gateway) -> Iterator[Iterator[dict[str, Any]]]:
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         yield pictures(answer.iter_lines())
+
+
+def test_engines_stand_in_their_order_whichever_was_ready_first() -> None:
+    """On the page they stood as they had come: e1, e0."""
+    with simulated_engine() as one, simulated_engine() as two, gateway(f"{one.url},{two.url}", env=ADMIN) as gate:
+        wait_until(lambda: len(gate.status()["slots"]["by_engine"]) == 2, "both are ready")
+        gate.http.post("/admin/engines/e0/restart", headers={"x-api-key": "open-sesame"}).raise_for_status()
+        wait_until(lambda: len(gate.status()["slots"]["by_engine"]) == 1, "one is looked for again")
+        wait_until(lambda: len(gate.status()["slots"]["by_engine"]) == 2, "and is ready again")
+        assert list(gate.status()["slots"]["by_engine"]) == ["e0", "e1"]
 
 
 def test_status_names_who_holds_a_slot_and_who_waits(gate: Gateway) -> None:
