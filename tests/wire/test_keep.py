@@ -36,9 +36,9 @@ def cache(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def keeping(cache: Path, *flags: str, keep: str = "1", args: str = ARGS) -> Iterator[Gateway]:
+def keeping(cache: Path, *flags: str, keep: str = "1", args: str = ARGS, ready: bool = True) -> Iterator[Gateway]:
     env = {"HEADGATE_CACHE_DIR": str(cache), "HEADGATE_ENGINE_KEEP": keep}
-    with gateway(None, f"--engine-args={args}", *flags, env=env) as gate:
+    with gateway(None, f"--engine-args={args}", *flags, env=env, ready=ready) as gate:
         yield gate
 
 
@@ -134,6 +134,21 @@ def test_what_is_not_what_would_be_started_is_stopped_and_that_is_said(
         assert gone([pid])
         assert engine(gate) != pid
         assert said in gate.log()
+
+
+def test_a_second_signal_waits_for_no_engine_that_was_left_behind_and_starts_no_other(cache: Path) -> None:
+    """It was heard when the old engine had had all its time to leave; a new one was started first, and killed."""
+    with keeping(cache, args="--load-s 0") as gate:
+        pid = engine(gate)
+    os.kill(pid, signal.SIGSTOP)  # it will not leave by itself
+    with keeping(cache, args="--load-s 0 --max-num-seqs 7", ready=False) as gate:
+        wait_until(lambda: "other arguments" in gate.log(), "the old engine is being stopped")
+        gate.terminate()
+        wait_until(lambda: "draining" in gate.log(), "it drains")
+        gate.terminate()
+        assert gate.exit_status() == 3
+        assert "starts at" not in gate.log()
+    assert gone([pid])
 
 
 @pytest.mark.parametrize("taken_over", [False, True])

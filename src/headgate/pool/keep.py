@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
+AGAIN_S = 0.05
 
 
 class InUse(Exception):
@@ -87,6 +88,8 @@ class Keep:
     def __init__(self, folder: Path, name: str, *, wanted: bool) -> None:
         self._wanted = wanted
         self._is_taken = False  # the name, by an engine that can't be reached
+        self._leaving: EngineProcess | None = None
+        self._hurried = False
         self._record = folder / f"{name}.json"
         self._socket = folder / f"{name}.sock"
 
@@ -122,12 +125,19 @@ class Keep:
         if not self._wanted or told.fingerprint != fingerprint(launch):
             why = "ENGINE_KEEP is off now" if not self._wanted else "it was started with other arguments"
             log.warning("the engine that was left running (process %d) is stopped: %s", record.engine[0], why)
-            how = await process.terminate(launch.stop_grace_s)
-            log.info("it has stopped: %s", how)
+            self._leaving = process
+            log.info("it has stopped: %s", await process.terminate(0.0 if self._hurried else launch.stop_grace_s))
+            self._leaving = None
             return None
         log.info("the engine that was left running is taken over: process %d, port %d", record.engine[0], told.port)
         address = Address(launch.address.host, told.port)
         return process, replace(launch, address=address, api_key=told.api_key)
+
+    def hurry(self) -> None:
+        """Kill the one that ``rejoin`` has to stop: nobody waits any more for it to leave by itself."""
+        self._hurried = True
+        if self._leaving is not None:
+            self._leaving.hurry()
 
     async def stop(self, grace_s: float) -> str | None:
         """Stop what was left running; what became of it, None where there is nothing.
@@ -162,7 +172,7 @@ class Keep:
         try:
             path = f"/proc/self/fd/{folder}/{self._socket.name}"  # a socket's path may have 107 bytes
             async with asyncio.timeout(CONNECT_S):
-                reader, writer = await asyncio.open_unix_connection(path)
+                reader, writer = await _connected(path)
                 try:
                     # A guard has one gateway: another's connection is accepted by the kernel, and by the guard once
                     # the first has gone.
@@ -178,6 +188,15 @@ class Keep:
             os.close(folder)
         guard, told = _Rejoined(reader, writer, record.guard[0], first), record.told
         return EngineProcess(guard, told.mark, on_line, told.api_key, is_kept=True)
+
+
+async def _connected(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a guard, which listens a moment after its gateway has ended."""
+    while True:
+        try:
+            return await asyncio.open_unix_connection(path)
+        except ConnectionRefusedError:
+            await asyncio.sleep(AGAIN_S)
 
 
 def fingerprint(launch: Launch) -> str:

@@ -259,8 +259,11 @@ class Supervisor:
             return
         self._stopped.clear()
         self._hurried = at_once
-        if at_once and self.state is State.STOPPING and self._process is not None:
-            self._process.hurry()  # its task waits for its end
+        if at_once:  # its task may wait for an end, of its own engine or of one that was left behind
+            if self.state is State.STOPPING and self._process is not None:
+                self._process.hurry()
+            if self._keep is not None:
+                self._keep.hurry()
         self._nudge.set()
         await self._stopped.wait()
 
@@ -351,8 +354,6 @@ class Supervisor:
         if found is not None:
             self._process, launch = found
         self.launch = launch
-        verb = "starts" if found is None else "runs already"
-        self._log.info("engine %s: %s %s at %s", self.name, launch.kind, verb, launch.address.url)
         self._health = Health(
             launch,
             clock=self._clock,
@@ -360,6 +361,10 @@ class Supervisor:
             relayed=self._relayed,
             pace=self._pace,
         )
+        if found is None and not self._wanted:  # any more, since another had to be stopped first
+            return
+        verb = "starts" if found is None else "runs already"
+        self._log.info("engine %s: %s %s at %s", self.name, launch.kind, verb, launch.address.url)
         if launch.is_ours:
             if self._process is None:
                 keep = self._keep.plan(launch) if self._keep is not None else lambda _: {}
