@@ -131,6 +131,30 @@ def test_who_waited_for_its_own_key_in_vain_is_not_told_that_the_model_is_busy()
     assert sentence(refused, books).startswith(what)
 
 
+def told_s(books: Ledger, claim: Claim, now: float) -> float:
+    decision = books.offer(now, claim=claim)
+    assert isinstance(decision, Refused)
+    return decision.retry_after_s
+
+
+def test_who_is_refused_for_its_own_key_is_told_when_that_has_room_and_puts_off_nobody_else() -> None:
+    """It was told when the gate has, which had, and what it booked others had to come after."""
+    books = ledger(queue_max=0)
+    now = 0.0
+    for _ in range(100):
+        one = granted(books, B, now=now)
+        now += 10.0
+        books.leave(now, one)
+    granted(books, A, weight=2, now=now)
+    told = [told_s(books, A, now) for _ in range(20)]
+    assert told[0] == pytest.approx(5.0, rel=0.1), "half of what two slots are held for"
+    assert told == sorted(told)
+    assert told[-1] > 60.0
+    for _ in range(6):
+        granted(books, B, now=now)
+    assert told_s(books, B, now) == pytest.approx(10.0 / 8, rel=0.1)
+
+
 def test_nobody_can_tell_when_one_that_stands_aside_is_served() -> None:
     books = ledger()
     granted(books, A)

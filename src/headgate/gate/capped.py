@@ -60,6 +60,11 @@ class Capped:
         """How many stand aside."""
         return len(self._stand_aside)
 
+    def aside_of(self, name: str) -> int:
+        """How many of one key's do."""
+        key = self._keys.get(name)
+        return len(key.aside) if key is not None else 0
+
     def admits(self, ticket: Ticket) -> bool:
         """Whether a newcomer may be granted at once, as far as its key goes."""
         key = self._keys.get(ticket.claim.key)

@@ -65,7 +65,7 @@ class Forecast:
     def __init__(self, holds: HoldTimes) -> None:
         self._holds = holds
         self._patience = 1.0
-        self._booked_until = 0.0
+        self._booked_until: dict[str, float] = {}
 
     def learn_patience(self, *, stayed: bool) -> None:
         """One who stood in the line got its slots, or left by itself before."""
@@ -128,23 +128,24 @@ class Forecast:
             for turns, play_s in zip(by_rate, played_s, strict=True)
         ]
 
-    def book(self, now: float, room_s: float, spread_s: float) -> float:
+    def book(self, now: float, room_s: float, spread_s: float, of: str = "") -> float:
         """Seconds after which to come back, ``room_s`` from now or later.
 
         The virtual scheduling of GCRA (ITU-T I.371): bookings are a backlog that is worked off in real time,
-        each refusal comes after it and adds ``spread_s`` to it.
+        each refusal comes after it and adds ``spread_s`` to it. There is one for all, and one for each key that fills
+        what it may hold (``of``), of which there are few.
         """
-        backlog_s = max(self._booked_until - now, 0.0)
-        self._booked_until = now + min(backlog_s + spread_s, HORIZON_S)
+        backlog_s = max(self._booked_until.get(of, now) - now, 0.0)
+        self._booked_until[of] = now + min(backlog_s + spread_s, HORIZON_S)
         return max(room_s + backlog_s, LEAST_S)
 
-    def retry_after_s(self, now: float, reason: Reason, view: View) -> float:
-        """Seconds, more than 0, after which a request refused for ``reason`` should come back."""
+    def retry_after_s(self, now: float, reason: Reason, view: View, of: str = "") -> float:
+        """Seconds, more than 0, after which one refused for ``reason`` should come back; ``of`` as in ``book``."""
         if reason is Reason.DRAINING:  # the next process has an empty line and bookings of its own
             return view.drain_s if view.drain_s is not None and view.drain_s > 0 else SLOT_S
         slot_s = self._holds.slot_s(now, view.slots, view.holders) if view.slots else 0.0
         apart = APART + APART_BY_CHANCE * self._holds.chance
-        return self.book(now, first_room_s(reason, view, slot_s), view.weight * slot_s * apart)
+        return self.book(now, first_room_s(reason, view, slot_s), view.weight * slot_s * apart, of)
 
 
 def _behind(ahead: float, work: float, slots: int) -> float:

@@ -495,7 +495,20 @@ class Ledger:
         # As it was: an estimate is not worth a change in the line.
         head = self._order.head(-inf) if reason is Reason.QUEUE_FULL else None
         view = self._view(now, ticket.weight, ticket.size_bytes, head)
-        return Refused(ticket, reason, self._forecast.retry_after_s(now, reason, view), by_own)
+        of = ""
+        if self._capped is not None and ticket.claim.most is not None and self._slots.has_room(ticket.weight):
+            # It lacks a slot of its key's own: others' neither help it, nor have they to wait for its return.
+            of = ticket.claim.key
+            view = self._view_of_key(view, of, ticket.claim.most, self._capped.aside_of(of))
+        return Refused(ticket, reason, self._forecast.retry_after_s(now, reason, view, of), by_own)
+
+    def _view_of_key(self, view: View, key: str, most: int, aside: int) -> View:
+        return view._replace(
+            slots=min(most, view.slots),
+            holders=[ticket for ticket in view.holders if ticket.claim.key == key],
+            weight=min(most, view.weight),
+            line_weight=aside,
+        )
 
     def _view(self, now: float, weight: int, size_bytes: int, head: Ticket | None) -> View:
         largest = self._slots.largest
