@@ -184,7 +184,12 @@ def stop_engine(port: int | None, cache_dir: Path | None) -> None:
 )
 @click.option("--once", is_flag=True, help="Print one frame and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON picture and end.")
-@click.option("--key", help="For a gateway with OPS_AUTH=key: an API key, or the admin's.")
+@click.option(
+    "--key",
+    envvar="HEADGATE_API_KEY",
+    metavar="KEY",
+    help="For a gateway with OPS_AUTH=key: an API key, or the admin's. [$HEADGATE_API_KEY]",
+)
 def top(url: str, interval_s: float, once: bool, as_json: bool, key: str | None) -> None:
     """Watch a gateway live: slots, line, engines, tokens, refusals.
 
@@ -192,7 +197,7 @@ def top(url: str, interval_s: float, once: bool, as_json: bool, key: str | None)
     """
     from headgate.workbench import top as top_
 
-    sys.exit(top_.run(url, interval_s, once, as_json, key))
+    sys.exit(top_.run(url, interval_s, once, as_json, key or None))
 
 
 main.add_command(bench)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from headgate.cli import main
 from headgate.workbench.top.source import NotReached, Picture, Source
 from tests.workbench.running import Ran, environment, gateway, run_python
 
@@ -80,6 +82,8 @@ def test_closed_operations_want_the_key(tmp_path: Path) -> None:
         with pytest.raises(NotReached, match="refuses this key"):
             look(url, "wrong")
         assert look(url, "sk-test").status.version
+        once = CliRunner().invoke(main, ["top", url, "--once"], env={"HEADGATE_API_KEY": "sk-test"})
+        assert once.exit_code == 0, "who has no key on the command line keeps it out of the list of processes"
     assert wanted.value.lasting
 
 

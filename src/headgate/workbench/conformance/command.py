@@ -45,7 +45,7 @@ _SECONDS = click.FloatRange(min=0, max=86_400, min_open=True)
 @option("--rounds", default=1, type=click.IntRange(1, 1000), metavar="N", help="Of everything. [1]")
 @option("--patience", "patience_s", default=20.0, type=_SECONDS, metavar="S", help="For a promise to come due. [20]")
 @option("--model", metavar="NAME", help="To ask for. [the first one listed]")
-@option("--key", envvar="HEADGATE_API_KEY", metavar="KEY", help="API key.")
+@option("--key", envvar="HEADGATE_API_KEY", metavar="KEY", help="API key. [$HEADGATE_API_KEY]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for a script.")
 @help_all
 def conformance(url: str | None, as_json: bool, listing: bool, **given: Any) -> None:

@@ -83,7 +83,9 @@ class Source:
         except httpx.HTTPError as error:
             raise NotReached(why_silent(error)) from None
         if answer.status_code in (401, 403):
-            why = "it refuses this key" if self._has_key else "it wants a key (OPS_AUTH=key): give it with --key"
+            why = (
+                "it refuses this key" if self._has_key else "it wants a key (OPS_AUTH=key): HEADGATE_API_KEY, or --key"
+            )
             raise NotReached(f"{why} ({answer.status_code})", lasting=True)
         if answer.status_code != 200:
             what = f"GET {path.partition('?')[0]}: {answer.status_code}"
