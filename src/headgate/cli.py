@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -79,6 +80,8 @@ def _open_standard_streams() -> None:
             os.set_inheritable(number, True)  # as the standard streams are: engines get them, and `simulate`
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a sign ends no command
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

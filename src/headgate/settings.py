@@ -141,6 +141,17 @@ def _redis_url(value: str | None) -> str | None:
     return value
 
 
+def _caches() -> Path:
+    """The user's folder for what can be made again.
+
+    Where the user has no home (a container under a made-up number) it is one that can't be written: the gateway then
+    remembers nothing, and `headgate check` says so.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    home = os.path.expanduser("~")
+    return Path(given) if given else Path(os.devnull if home == "~" else home, ".cache")
+
+
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None
@@ -277,7 +288,7 @@ class Settings(BaseSettings):
         "none: no tracing.",
     )
     cache_dir: Path = Field(
-        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headgate",
+        default_factory=lambda: _caches() / "headgate",
         description="Where start-up times are remembered, and a kept engine is written down.",
     )
 
@@ -382,7 +393,7 @@ def default_of(name: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Path):
-        return str(value).replace(str(Path.home()), "~", 1)
+        return re.sub(f"^{re.escape(os.path.expanduser('~'))}(?=/)", "~", str(value))
     if isinstance(value, Enum):
         return str(value.value)
     return f"{value:g}" if isinstance(value, float) else str(value or "none")

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from headgate.cli import main
 from headgate.keys import edit
 from headgate.keys.records import hash_of
+from headgate.settings import default_of, load
+from headgate.workbench.check import Look
 from tests.wire.gateway import START_S, gateway, wait_until
 
 
@@ -86,3 +90,27 @@ def test_gateway_serves_whatever_its_standard_streams_are(streams: str, tmp_path
         process.terminate()
         status = process.wait(20)
     assert status == 0
+
+
+def test_gateway_starts_where_the_user_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container under a made-up number neither `serve` nor its help got further than a trace."""
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    settings = load({"port": "0"}, {})
+    assert not settings.cache_dir.parent.is_dir()
+    assert not list(Path().glob("~*"))
+    assert default_of("cache_dir") == str(settings.cache_dir)
+    assert CliRunner().invoke(main, ["stop-engine"]).output == "No engine was left running by a gateway on 8080.\n"
+    findings = {finding.name: finding for finding in Look("a/model", {"port": "0"}, {"HF_HUB_OFFLINE": "1"}).findings()}
+    assert "can't be written" in findings["cache"].what
+
+
+def test_stream_that_lacks_a_sign_ends_no_command() -> None:
+    """`bench` ended so once the load was over, and `serve` with a keys file at its start."""
+    shown = subprocess.run(
+        [sys.executable, "-c", "from headgate.cli import _open_standard_streams as o; o(); print('hg-…')"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert shown.stdout == b"hg-?\n"

@@ -154,7 +154,7 @@ class Keep:
     async def _read(self) -> Record | None:
         try:
             record = msgspec.json.decode(self._record.read_bytes(), type=Record)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.warning("the record of a kept engine can't be read (%s): %s", self._record, error)

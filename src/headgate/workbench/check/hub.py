@@ -6,6 +6,7 @@ gateway. One question goes to the hub itself, and only for a model that isn't in
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def cache_folder(environ: Mapping[str, str], download_dir: list[str] | None) -> 
     if download_dir:
         return Path(download_dir[0])
     if said := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(said).expanduser()
+        return _expanded(said)
     return _home(environ) / "hub"
 
 
@@ -69,7 +70,8 @@ def token(environ: Mapping[str, str]) -> str | None:
     """The token that a download would use: from the environment, or from ``hf auth login``."""
     if said := environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN"):
         return said
-    file = Path(environ.get("HF_TOKEN_PATH") or _home(environ) / "token").expanduser()
+    said = environ.get("HF_TOKEN_PATH")
+    file = _expanded(said) if said else _home(environ) / "token"
     try:
         return file.read_text().strip() or None
     except OSError:
@@ -129,4 +131,9 @@ def describe(answer: Answer, model: str, cache: Path, own: str | None) -> tuple[
 
 def _home(environ: Mapping[str, str]) -> Path:
     caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(environ.get("HF_HOME") or f"{caches}/huggingface").expanduser()
+    return _expanded(environ.get("HF_HOME") or f"{caches}/huggingface")
+
+
+def _expanded(path: str) -> Path:
+    """With the user's home in it, where the user has one: ``Path.expanduser`` raises where not."""
+    return Path(os.path.expanduser(path))
