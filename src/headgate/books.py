@@ -83,6 +83,7 @@ class Books:
                 ttft_s=first - call.arrived if first is not None and reply.events else None,
                 itl_s=reply.mean_gap_s,
                 latency_s=latency_s,
+                for_own=life.for_own,
             )
             if verdict is not None:
                 metrics.slo.add((model, verdict))

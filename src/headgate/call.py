@@ -124,7 +124,8 @@ class Life:
     """What has happened to a request so far. ``engine`` and ``engine_request_id`` are those of its last try.
 
     ``model`` is a label: a served name, or ``other``. ``booked``: it came back as it was told. ``at_engine``: it holds
-    the slots of ``lease``, which is that of its last try otherwise.
+    the slots of ``lease``, which is that of its last try otherwise. ``for_own``: it had to wait for others of its own
+    key.
     """
 
     model: str
@@ -137,6 +138,7 @@ class Life:
     trace: Trace | None = None
     booked: bool = False
     at_engine: bool = False
+    for_own: bool = False
 
     @property
     def example(self) -> tuple[str, str]:

@@ -45,16 +45,24 @@ class Refusal(Exception):
         message: one sentence for a person.
         retry_after_s: seconds until coming back makes sense; None where it never will.
         param: the request field that is at fault, where one is.
+        for_own: it had to wait for others of its own key.
     """
 
     def __init__(
-        self, reason: Reason, message: str, *, retry_after_s: float | None = None, param: str | None = None
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        param: str | None = None,
+        for_own: bool = False,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.retry_after_s = retry_after_s
         self.param = param
+        self.for_own = for_own
 
     @property
     def told_s(self) -> float | None:

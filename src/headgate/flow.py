@@ -234,6 +234,7 @@ class Flow:
             ending = await (self._gated(call, reply, life) if call.gated else self._aside(call, reply, life))
         except Refusal as refusal:
             self._leave_line(life, refusal.reason)
+            life.for_own |= refusal.for_own
             ending = self._refuse(call, reply, life, refusal, refuse)
         except Exception:
             log.exception("request %s: the gateway itself failed", call.request_id)
@@ -318,6 +319,7 @@ class Flow:
             self._leave_line(life, "granted", lease.waking_s - waking_s)
             life.engine = lease.engine
             life.lease = lease
+            life.for_own |= lease.for_own
             life.at_engine = True
             if lease.predicted_s is not None:
                 off_s = lease.waited_s - lease.predicted_s

@@ -82,3 +82,14 @@ def test_objectives_in_force_are_named_as_their_verdicts() -> None:
     assert Objectives(1, 0.1, 5).in_force() == {"ttft": 1, "itl": 0.1, "latency": 5}
     for some in itertools.product((None, 2.0), repeat=3):
         assert len(Objectives(*some).in_force()) == sum(value is not None for value in some)
+
+
+@given(objectives=OBJECTIVES, took=MEASURED)
+def test_who_waited_for_its_own_key_is_judged_by_failures_alone(objectives: Objectives, took: dict[str, Any]) -> None:
+    def verdict(reason: str, *, began: bool) -> Verdict | None:
+        return judge(objectives, reason=reason, began=began, for_own=True, **took)
+
+    assert verdict(OK, began=True) is None
+    assert verdict(Reason.QUEUE_TIMEOUT, began=False) is None
+    assert verdict(Reason.REQUEST_TIMEOUT, began=True) == Verdict.FAILED
+    assert verdict(Reason.ENGINE_FAILED, began=False) == Verdict.REFUSED

@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulated import Engine
 from tests.wire.client import CHAT, chat
-from tests.wire.gateway import Gateway
+from tests.wire.gateway import Gateway, wait_until
 from tests.wire.test_keys_file import KeysFile, ask, keyed
 
 
@@ -80,3 +80,20 @@ def test_nobody_is_shed_for_those_who_stand_aside(engine: Engine, keys: KeysFile
             for client in clients:
                 client.close()
         gate.until(active=0, queued=0)
+
+
+def test_how_long_a_key_waits_for_itself_is_no_missed_objective(engine: Engine, keys: KeysFile) -> None:
+    """A key over its own cap spent everybody's error budget, and woke somebody."""
+    capped = keys.add("capped", max_active=1)
+    flags = ("--max-active", "8", "--queue-timeout-s", "1.5", "--slo-ttft-s", "0.2")
+    with keyed(engine, keys, *flags) as gate, gate.client() as late:
+        with gate.client() as holder:
+            holder.post(CHAT, chat(4000), x_api_key=capped).until_events(1)
+            assert ask(gate, capped).error["code"] == "queue_timeout"
+            late.post(CHAT, chat(), x_api_key=capped)
+            gate.until(active=1, queued=1)
+            wait_until(lambda: gate.metric("api_queue_oldest_wait_seconds") > 0.2, "its first token will be late")
+        assert late.reply().status == 200
+        gate.until(active=0, queued=0)
+        gate.until_counted(1, key="capped", status="200")
+        assert sum(gate.status()["slo"]["results"].values()) == 0

@@ -79,6 +79,7 @@ class Capped:
         key = self._key(ticket)
         if len(key.aside) or not self._has_room(key, ticket, ticket.weight):
             key.aside.push(ticket)
+            ticket.for_own = True
             self._stand_aside[ticket] = ticket.weight
             self.aside_weights.add(ticket.weight)
         else:

@@ -57,6 +57,7 @@ class Ticket:
     less its origin is what the request has spent under it, the time before a return to the line included.
     ``predicted_s`` is the wait that was forecast when it came, where it had to wait.
     ``tokens`` begins as what the claim says, and becomes what was charged for it.
+    ``for_own``: it has had to wait for others of its own key.
     ``who`` is the caller's own; the gate only hands it out with what it shows, and lets go of it at the end: a
     heap of deadlines may keep the ticket for longer.
     """
@@ -73,6 +74,7 @@ class Ticket:
     tokens: float = 1.0
     predicted_s: float | None = None
     who: object = None
+    for_own: bool = False
 
 
 class Weights:

@@ -55,6 +55,11 @@ class Lease:
         return self._ticket.predicted_s
 
     @property
+    def for_own(self) -> bool:
+        """Whether it had to wait for others of its own key."""
+        return self._ticket.for_own
+
+    @property
     def released(self) -> bool:
         """Whether the slots were given back."""
         return self._gate is None
@@ -289,7 +294,8 @@ class Gate:
 
     def _lease(self, verdict: Verdict) -> Lease:
         if isinstance(verdict, Refused):
-            raise Refusal(verdict.reason, sentence(verdict, self._ledger), retry_after_s=verdict.retry_after_s)
+            what, back_s = sentence(verdict, self._ledger), verdict.retry_after_s
+            raise Refusal(verdict.reason, what, retry_after_s=back_s, for_own=verdict.ticket.for_own)
         return Lease(self, verdict)
 
     def _leave(self, ticket: Ticket) -> None:

@@ -26,6 +26,12 @@ NOT_OURS = frozenset(
 them, and clients that left."""
 
 
+WAITED = frozenset(
+    (Reason.SLOTS_BUSY, Reason.QUEUE_FULL, Reason.WAIT_TOO_LONG, Reason.QUEUE_TIMEOUT, Reason.REQUEST_TIMEOUT)
+)
+"""Ends of those who waited in vain, or not at all."""
+
+
 class Verdict(StrEnum):
     """What became of a request that was the gateway's to serve: met, or the first objective that it missed."""
 
@@ -59,6 +65,7 @@ def judge(
     ttft_s: float | None,
     itl_s: float | None,
     latency_s: float,
+    for_own: bool = False,
 ) -> Verdict | None:
     """The verdict on one ended request; None where it is not the gateway's to answer for.
 
@@ -69,8 +76,9 @@ def judge(
         ttft_s: from arrival to the first event; None where the answer was no stream.
         itl_s: the mean gap between its events; None where there were fewer than two.
         latency_s: from arrival to its end.
+        for_own: it had to wait for others of its own key: how long that took is not the gateway's doing.
     """
-    if reason in NOT_OURS:
+    if reason in NOT_OURS or (for_own and (reason == OK or (reason in WAITED and not began))):
         return None
     if reason != OK:
         return Verdict.FAILED if began else Verdict.REFUSED
