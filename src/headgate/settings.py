@@ -75,16 +75,20 @@ def _off(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "off" else value
 
 
-def _urls(value: object) -> object:
+def _list(value: object) -> object:
+    """Comma-separated, or the list that the file has."""
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
 def _origins(value: object) -> object:
-    if not isinstance(value, str):
+    parts = _list(value)
+    if not isinstance(parts, tuple):
         return value
-    origins = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    origins = tuple(str(part).lower() for part in parts)
     for origin in origins:
         if origin != "*" and not re.match(r"[a-z][a-z0-9+.-]*://[^\s/?#@\\*]+\Z", origin):
             raise ValueError("origins, comma-separated, such as https://chat.example, or *")
@@ -101,10 +105,11 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _networks(value: object) -> object:
-    if not isinstance(value, str):
+    parts = _list(value)
+    if not isinstance(parts, tuple):
         return value
     try:
-        return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+        return tuple(ipaddress.ip_network(part, strict=False) for part in parts)
     except ValueError:
         raise ValueError("addresses or networks, comma-separated, such as 10.0.0.0/8") from None
 
@@ -139,6 +144,11 @@ def _redis_url(value: str | None) -> str | None:
     if value is not None and not re.match(r"(rediss?|unix)://", value):
         raise ValueError("a URL that begins with redis://, rediss:// or unix://")
     return value
+
+
+def _expanded(path: Path | None) -> Path | None:
+    """With the user's home for ``~``: a shell leaves it in `--cache-dir=~/x`, and systemd everywhere."""
+    return None if path is None else Path(os.path.expanduser(path))
 
 
 def _caches() -> Path:
@@ -178,7 +188,7 @@ class Settings(BaseSettings):
         description="`auto`, `vllm`, `simulated` or `remote`. `auto`: ENGINE_URLS means remote, a MODEL means vllm, "
         "neither means simulated.",
     )
-    engine_urls: Annotated[tuple[str, ...], BeforeValidator(_urls)] = Field(
+    engine_urls: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
         (), description="Base URLs of engines that somebody else runs, comma-separated."
     )
     engine_command: Annotated[str, AfterValidator(_quoted)] = Field(
@@ -235,7 +245,7 @@ class Settings(BaseSettings):
     api_key: Annotated[str | None, AfterValidator(_sendable)] = Field(
         None, min_length=1, description="The key clients must send; none: open.", repr=False
     )
-    api_keys_file: Path | None = Field(
+    api_keys_file: Annotated[Path | None, AfterValidator(_expanded)] = Field(
         None, description="Keys with roles and limits, in TOML; read anew when it changes. `headgate keys` writes it."
     )
     admin_key: Annotated[str | None, AfterValidator(_sendable)] = Field(
@@ -287,7 +297,7 @@ class Settings(BaseSettings):
         description="An OpenTelemetry collector to send spans to over OTLP/HTTP, such as http://127.0.0.1:4318; "
         "none: no tracing.",
     )
-    cache_dir: Path = Field(
+    cache_dir: Annotated[Path, AfterValidator(_expanded)] = Field(
         default_factory=lambda: _caches() / "headgate",
         description="Where start-up times are remembered, and a kept engine is written down.",
     )

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from headgate.cli import main
 from headgate.settings import BARE, WIDESPREAD, Engine, Settings, SettingsError, load, unread
 
 
@@ -163,6 +165,27 @@ def test_line_names_the_place_that_the_value_came_from(folder: Path) -> None:
     assert refused({"queue_max": "x"}, {"HEADGATE_QUEUE_MAX": "5"}).startswith("--queue-max = 'x'")
     (folder / "headgate.toml").write_text("queue_max = -1\n")
     assert refused().startswith("queue_max in headgate.toml = -1")
+
+
+def test_list_in_the_file_is_read_as_strictly_as_one_with_commas(folder: Path) -> None:
+    """`CORS_ORIGINS` took what no browser ever sends, and a wrong network was said to "be Input is not valid"."""
+    (folder / "headgate.toml").write_text('cors_origins = ["https://Chat.example"]\ntrusted_proxies = ["10.0.0.1/8"]')
+    settings = load({}, {})
+    assert settings.cors_origins == ("https://chat.example",)
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8"]
+    (folder / "headgate.toml").write_text('cors_origins = ["https://chat.example/path"]')
+    assert "it must be origins, comma-separated" in refused()
+    (folder / "headgate.toml").write_text('trusted_proxies = ["10.0.0.0/8", "x"]')
+    assert "it must be addresses or networks, comma-separated" in refused()
+
+
+def test_home_stands_for_the_tilde_that_the_shell_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder called `~` was made where the gateway was started."""
+    monkeypatch.setenv("HOME", str(folder))
+    settings = load({"cache_dir": "~/cache"}, {"HEADGATE_API_KEYS_FILE": "~/keys.toml"})
+    assert (settings.cache_dir, settings.api_keys_file) == (folder / "cache", folder / "keys.toml")
+    assert CliRunner().invoke(main, ["keys", "add", "a", "--file=~/keys.toml"]).exit_code == 0
+    assert (folder / "keys.toml").is_file()
 
 
 @pytest.mark.parametrize("name", ["HEADGATE_MAXACTIVE", "HEADGATE_QUEUE_MAXIMUM", "HEADGATE_", "HEADGATE_EXTRA"])

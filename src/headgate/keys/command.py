@@ -33,6 +33,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         show_default=True,
         metavar="FILE",
         help=f"The keys file (or {VARIABLE}).",
+        callback=lambda _, __, path: Path(os.path.expanduser(path)),  # as the setting: a shell leaves `--file=~/x`
     )(command)
 
 
