@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
 import subprocess
 import sys
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from headgate.cli import main
-from headgate.workbench.conformance.caller import Address, Reply, request
+from headgate.workbench.conformance.caller import WAYS, Address, Caller, Reply, Way, request
 from headgate.workbench.conformance.claims import CLAIMS, chosen
 from headgate.workbench.conformance.peers import Stand, by_command
 from headgate.workbench.conformance.promises import BRISK, Promises, of_status
 from headgate.workbench.conformance.report import Report, as_json, in_short
 from headgate.workbench.conformance.site import told_of_longer_wait
 from headgate.workbench.conformance.verdict import Result, Verdict
+from tests.tools import tool
 from tests.workbench.running import Ran, environment, gateway
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +76,49 @@ def test_a_refusal_on_arrival_breaks_no_promise_to_wait_where_it_tells_of_a_long
     reply = Reply()
     reply.status, reply.headers, reply.complete = status, headers, True
     assert told_of_longer_wait(reply, promised_s) is rightful
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_reads_and_leaves_in_every_way_over_tls_too(
+    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway behind TLS could not be tried at all."""
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    command = [tool("openssl"), "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out"]
+    subprocess.run([*command, str(certificate)], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    trusted = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trusted.load_cert_chain(certificate, key)
+    body = b"x" * 200_000
+    left: list[BaseException | None] = []
+
+    async def scenario() -> None:
+        gone = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"POST /v1/chat/completions ")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            await reader.readexactly(2)
+            try:
+                left.append(None if await reader.read() == b"" else AssertionError())
+            except OSError as error:
+                left.append(error)
+            gone.set()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=trusted)
+        address = Address("127.0.0.1", server.sockets[0].getsockname()[1], tls=True)
+        caller = await Caller.connect(address)
+        await caller.send(request(address, {}, None))
+        assert bytes((await caller.whole(20)).body) == body
+        caller.leave(way)
+        await asyncio.wait_for(gone.wait(), 20)
+        caller.close()
+        server.close()
+
+    asyncio.run(scenario())
+    assert isinstance(left[0], ConnectionResetError if way == "reset" else NoneType)
 
 
 def test_headgate_keeps_what_can_be_seen_in_seconds() -> None:
@@ -200,7 +247,7 @@ def test_report_counts_and_is_json() -> None:
     [
         ((), "give one of"),
         (("http://127.0.0.1:1", "--start", "headgate"), "give one of"),
-        (("https://gateway.example",), "begins with http://"),
+        (("ftp://gateway.example",), "begin with http:// or https://"),
         (("http://[::1",), "cannot be read"),
         (("http://127.0.0.1:99999",), "cannot be read"),
         (("--start", "headgate", "--engine-port", "8000"), "go with a URL"),

@@ -1,6 +1,7 @@
 """A client that can leave in every way: one request on a socket of its own, its answer read as far as one wants.
 
-Raw sockets, because no HTTP library half-closes, resets, or reads slowly on purpose. What an answer means to a person's
+Raw sockets, because no HTTP library half-closes, resets, or reads slowly on purpose; TLS is laid over them, so that
+who leaves can do so in each of these ways there too. What an answer means to a person's
 SDK (did it end well? what text came?) is said here and nowhere else.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from typing import Any, Literal
@@ -26,6 +28,37 @@ class Address(msgspec.Struct, frozen=True):
     host: str
     port: int
     prefix: str = ""
+    tls: bool = False
+
+
+class _Tls:
+    """The client's side of TLS over bytes that somebody else carries."""
+
+    def __init__(self, host: str) -> None:
+        self.come, self.to_go = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.plain = ssl.create_default_context().wrap_bio(self.come, self.to_go, server_hostname=host)
+
+    def write(self, data: bytes) -> bytes:
+        """What has to go out for it."""
+        self.plain.write(data)
+        return self.to_go.read()
+
+    def read(self, most: int) -> bytes | None:
+        """What has come; None where more has to come first."""
+        try:
+            return self.plain.read(most)
+        except ssl.SSLWantReadError:
+            return None
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+
+    def is_open(self) -> bool:
+        """Whether hands are shaken. Raises OSError."""
+        try:
+            self.plain.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
 
 
 class Reply:
@@ -135,8 +168,9 @@ class Reply:
 class Caller:
     """One request. Nothing here raises for what a gateway does: it is all in ``reply``."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, tls: _Tls | None = None) -> None:
         self._socket = sock
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self.reply = Reply()
         self.sent_at = self.first_at = self.ended_at = 0.0
@@ -154,15 +188,32 @@ class Caller:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(within_s):
                 await loop.sock_connect(sock, (address.host, address.port))
+                caller = cls(sock, _Tls(address.host) if address.tls else None)
+                await caller._shake_hands()
         except BaseException:
             sock.close()
             raise
-        return cls(sock)
+        return caller
+
+    async def _shake_hands(self) -> None:
+        tls = self._tls
+        while tls is not None:
+            is_open = tls.is_open()
+            await self._loop.sock_sendall(self._socket, tls.to_go.read())
+            if is_open:
+                return
+            await self._take(tls, 65536)
+
+    async def _take(self, tls: _Tls, most: int) -> None:
+        if data := await self._loop.sock_recv(self._socket, most):
+            tls.come.write(data)
+        else:
+            tls.come.write_eof()
 
     async def send(self, request: bytes) -> Caller:
         self.sent_at = self._loop.time()
         try:
-            await self._loop.sock_sendall(self._socket, request)
+            await self._loop.sock_sendall(self._socket, request if self._tls is None else self._tls.write(request))
         except OSError as error:
             self._broke(f"connection {_word(error)}")
         return self
@@ -186,7 +237,7 @@ class Caller:
         """What comes next."""
         reply = self.reply
         try:
-            data = await self._loop.sock_recv(self._socket, most)
+            data = await self._receive(most)
         except OSError as error:
             self._broke(_word(error))
             return
@@ -201,6 +252,14 @@ class Caller:
             self.first_at = self._loop.time()
         if reply.ended and not self.ended_at:
             self.ended_at = self._loop.time()
+
+    async def _receive(self, most: int) -> bytes:
+        tls = self._tls
+        if tls is None:
+            return await self._loop.sock_recv(self._socket, most)
+        while (data := tls.read(most)) is None:
+            await self._take(tls, most)
+        return data
 
     def leave(self, way: Way) -> None:
         """Go, with the answer unread."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
+import ssl
 import sys
 import tempfile
 import time
@@ -187,7 +188,8 @@ class _Round:
         trial = self._trial
         assert trial.url is not None
         parts = urlsplit(trial.url)
-        address = Address(parts.hostname or "127.0.0.1", parts.port or 80, parts.path)
+        tls = parts.scheme == "https"
+        address = Address(parts.hostname or "127.0.0.1", parts.port or (443 if tls else 80), parts.path, tls)
         if isinstance(self._engine, Scripted):
             self._console.print(
                 f"The scripted engine listens on {self._engine.url}/v1 as {MODEL}: point {trial.url} at it.",
@@ -263,17 +265,21 @@ def _does_not_apply(claim: Claim, site: Site) -> str | None:
 
 async def _says(trial: Trial) -> tuple[Promises, str]:
     """What a Headgate says of its limits, and its version; nothing where it is none."""
-    headers = {"authorization": f"Bearer {trial.key}"} if trial.key else {}
-    async with httpx.AsyncClient(trust_env=False, timeout=10.0, headers=headers) as http:
+    async with _client(trial) as http:
         with suppress(httpx.HTTPError, ValueError, AttributeError):
             status = (await http.get(f"{trial.url}/status")).raise_for_status().json()
             return of_status(status), str(status.get("version", ""))
     return Promises(), ""
 
 
-async def _first_model(trial: Trial) -> str:
+def _client(trial: Trial) -> httpx.AsyncClient:
     headers = {"authorization": f"Bearer {trial.key}"} if trial.key else {}
-    async with httpx.AsyncClient(trust_env=False, timeout=10.0, headers=headers) as http:
+    trusted = ssl.create_default_context() if (trial.url or "").startswith("https:") else True  # as the cases trust
+    return httpx.AsyncClient(trust_env=False, timeout=10.0, headers=headers, verify=trusted)
+
+
+async def _first_model(trial: Trial) -> str:
+    async with _client(trial) as http:
         try:
             listed = (await http.get(f"{trial.url}/v1/models")).raise_for_status().json()["data"]
             return str(listed[0]["id"])

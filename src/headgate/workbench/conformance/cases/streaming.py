@@ -27,12 +27,16 @@ async def text(site: Site) -> Held:
         said = await asyncio.gather(*(site.scripted.says(site.body(_TOKENS, mark)) for mark in part))
         expected |= dict(zip(part, said, strict=True))
     wrong: list[str] = []
+    refused = 0  # which loses no text: whether it is right is asked elsewhere
     turns = iter(texts)
 
     async def client() -> None:
+        nonlocal refused
         for mark in turns:
             caller = await site.ask(_TOKENS, 60.0, text=mark)
-            if not caller.reply.ended_well:
+            if caller.reply.refused:
+                refused += 1
+            elif not caller.reply.ended_well:
                 wrong.append(f"{mark} {caller.reply.in_short}")
             elif caller.reply.text != expected[mark]:
                 wrong.append(f"{mark} came as {caller.reply.text[:40]!r}, was {expected[mark][:40]!r}")
@@ -42,13 +46,18 @@ async def text(site: Site) -> Held:
     figures = {
         "streams": len(texts),
         "at_once": at_once,
+        "refused": refused,
         "wrong": len(wrong),
         "bytes": sum(map(len, expected.values())),
     }
     if wrong:
         raise Broken(f"{len(wrong)} of {len(texts)} differ: {wrong[0]}", **figures)
+    if refused == len(texts):
+        raise Broken(f"all {refused} were refused", **figures)
     took_s = time.monotonic() - began
-    return held(f"{len(texts)} streams, {at_once} at once, the same to the byte ({took_s:.0f} s)", **figures)
+    left_out = f", {refused} refused" if refused else ""
+    seen = len(texts) - refused
+    return held(f"{seen} streams, {at_once} at once, the same to the byte{left_out} ({took_s:.0f} s)", **figures)
 
 
 async def slow_reader(site: Site) -> Held:
