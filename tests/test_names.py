@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headgate.names import FRESH_S, KNOWN_S, Host
+from headgate.pool.fetch import OUR_SHORTAGES
 
 Found = list[tuple[Any, ...]]
 
@@ -114,6 +115,17 @@ def test_a_name_that_is_gone_is_not_kept_and_one_that_cannot_be_asked_for_is(
             await host.numbers()
 
     asyncio.run(scenario())
+
+
+def test_a_thread_that_cannot_be_had_is_a_shortage_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    host = Host("engine.test")
+    with pytest.raises(OSError, match="can't start new thread") as refused:
+        asyncio.run(host.numbers())
+    assert refused.value.errno in OUR_SHORTAGES
 
 
 @pytest.mark.parametrize("number", ["127.0.0.1", "::1"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import socket
 import ssl
@@ -93,7 +94,10 @@ class Host:
             else:
                 answer.set_result(found)
 
-        threading.Thread(target=look, name=f"lookup of {self.name}", daemon=True).start()
+        try:
+            threading.Thread(target=look, name=f"lookup of {self.name}", daemon=True).start()
+        except RuntimeError as error:  # a limit of processes, say: a shortage of ours, and no fault of the engine's
+            raise OSError(errno.ENOMEM, str(error)) from None
         return answer
 
     def _looked_up(self, answer: asyncio.Future[tuple[str, ...]]) -> None:
