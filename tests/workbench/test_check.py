@@ -149,6 +149,13 @@ def test_a_redis_that_cannot_be_warns_or_fails_without_its_password(tmp_path: Pa
     assert "very-secret" not in json.dumps(said)
 
 
+def test_a_password_in_the_collectors_address_is_not_shown(tmp_path: Path) -> None:
+    env = environment(HEADGATE_OTEL_EXPORTER_OTLP_ENDPOINT="http://me:very-secret@127.0.0.1:4318")
+    _, said = check(tmp_path, env=env)
+    assert verdicts(said)["tracing"] == "ok"
+    assert "very-secret" not in json.dumps(said)
+
+
 def test_an_extra_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("redis", "opentelemetry.sdk"):
         monkeypatch.setitem(sys.modules, module, None)

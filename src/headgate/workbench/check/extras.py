@@ -5,6 +5,7 @@ Without redis-py ``serve`` doesn't start; without the rest it serves, with less 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -50,4 +51,4 @@ def _tracing(endpoint: str) -> Finding:
         found = None
     if not found:
         return warn("tracing", "OpenTelemetry isn't installed, so nothing is traced", "pip install 'headgate[tracing]'")
-    return ok("tracing", f"spans go to {endpoint}")
+    return ok("tracing", f"spans go to {re.sub('//[^/@]*@', '//…@', endpoint)}")
