@@ -37,7 +37,7 @@ def address(peer: object, headers: Headers, networks: Sequence[Network]) -> str:
     if seen is None or not _within(seen, networks):
         return str(peer[0]).removeprefix("::ffff:")
     told = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
-    for hop in reversed(told.split(",")[-_HOPS_MOST:]):
+    for hop in reversed(told.rsplit(",", _HOPS_MOST)[-_HOPS_MOST:]):
         before = _read(hop.strip() if hop.count(":") != 1 else hop.partition(":")[0].strip())  # some tell a port
         if before is None:
             break
