@@ -131,6 +131,27 @@ def test_who_waited_for_its_own_key_in_vain_is_not_told_that_the_model_is_busy()
     assert sentence(refused, books).startswith(what)
 
 
+def test_who_stands_aside_makes_no_difference_to_what_others_are_told() -> None:
+    """With one of them in the line those before a newcomer counted as one slot each, however heavy they were."""
+    told = []
+    for aside in (0, 1):
+        books = ledger(slots=4, queue_timeout_s=1e6)
+        now = 0.0
+        for _ in range(100):
+            one = granted(books, B, now=now)
+            now += 10.0
+            books.leave(now, one)
+        granted(books, A, weight=2, now=now)
+        granted(books, B, weight=2, now=now)
+        for _ in range(aside):
+            waiting(books, A, now=now)
+        for _ in range(5):
+            waiting(books, B, weight=4, now=now)
+        told.append(waiting(books, B, now=now).predicted_s)
+    assert told[0] is not None
+    assert told[1] == pytest.approx(told[0], rel=0.2)
+
+
 def told_s(books: Ledger, claim: Claim, now: float) -> float:
     decision = books.offer(now, claim=claim)
     assert isinstance(decision, Refused)

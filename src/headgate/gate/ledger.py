@@ -460,8 +460,8 @@ class Ledger:
         """How long a newcomer will wait, which is in the order already, and how long at least."""
         slots, before, others = self._slots, self._order.before(ticket), len(self._order) - 1
         ahead, length = float(before), 1.0
-        if before == others > 0:  # of only some of those who wait nobody knows how heavy and how long they are
-            ahead = self._weights.within(slots.largest)
+        if before == self.wanting - 1 > 0:  # of only some of those who wait nobody knows how heavy and long they are
+            ahead = self._line_weight()
             length = self._holds.length(self._waiting_answers / others)
         weight = min(ticket.weight, slots.largest)
         return self._forecast.newcomer_s(now, ahead, length, weight, slots.last_total, slots.holders)
@@ -510,11 +510,14 @@ class Ledger:
             line_weight=aside,
         )
 
+    def _line_weight(self) -> int:
+        """Slots that those need who wait for slots."""
+        largest = self._slots.largest
+        aside = self._capped.aside_weights.within(largest) if self._capped is not None else 0
+        return self._weights.within(largest) - aside
+
     def _view(self, now: float, weight: int, size_bytes: int, head: Ticket | None) -> View:
         largest = self._slots.largest
-        line_weight = self._weights.within(largest)
-        if self._capped is not None:
-            line_weight -= self._capped.aside_weights.within(largest)
         excess_bytes = self._waiting_bytes + size_bytes - self._queue_max_bytes
         mean_bytes = self._waiting_bytes / len(self._order) if self._waiting_bytes else inf
         return View(
@@ -522,7 +525,7 @@ class Ledger:
             holders=self._slots.holders,
             ready=bool(self._slots.ready),
             weight=min(weight, largest),
-            line_weight=line_weight,
+            line_weight=self._line_weight(),
             head_weight=1 if head is None else min(head.weight, largest),
             over=max(self._slots.active - self._slots.last_total, 0),
             places=max(1, ceil(excess_bytes / mean_bytes)),
