@@ -367,6 +367,12 @@ def test_answer_to_a_client_that_takes_nothing_yet_is_not_read_from_the_engine(t
     run(serve, claim)
 
 
+def named(name: str) -> bytes:
+    """An event of that name."""
+    data = {"type": name, "delta": {"stop_reason": "end_turn"}} if name == "message_delta" else {"type": name}
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps(data).encode())
+
+
 @pytest.mark.parametrize(
     ("dialect", "opening", "token", "closing"),
     [
@@ -378,22 +384,18 @@ def test_answer_to_a_client_that_takes_nothing_yet_is_not_read_from_the_engine(t
 def test_first_token_is_the_first_event_that_brings_one(
     dialect: Dialect, opening: str, token: str, closing: list[str]
 ) -> None:
-    """vLLM sends the first event of a response before it computes: that was its time to the first token, what it took
+    """vLLM sends the first events of a response before it computes: that was its time to the first token, what it took
     for the prompt a gap between two tokens, and the events at its end were tokens, too."""
     last = {Dialect.RESPONSES: "response.completed", Dialect.ANTHROPIC: "message_stop"}[dialect]
 
-    def event(name: str) -> bytes:
-        data = {"type": name, "delta": {"stop_reason": "end_turn"}} if name == "message_delta" else {"type": name}
-        return b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps(data).encode())
-
     def chunk(*names: str) -> bytes:
-        return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in map(event, names))
+        return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in map(named, names))
 
     begin = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
-        writer.write(SSE + chunked(event(opening)))
+        writer.write(SSE + chunked(named(opening)))
         await begin.wait()
         writer.write(chunk(token, token, *closing, last) + END)
         await reader.read(1000)
@@ -401,11 +403,38 @@ def test_first_token_is_the_first_event_that_brings_one(
     async def claim(upstream: Upstream) -> None:
         rig = Rig(dialect=dialect)
         carried = asyncio.create_task(rig.carry(upstream))
-        await rig.client.first.wait()
+        if dialect is Dialect.ANTHROPIC:
+            await rig.client.first.wait()
         before = rig.reply.ttft_s
         begin.set()
         assert (await carried).reason == "ok"
         assert (before, rig.reply.ttft_s is not None, rig.reply.events) == (None, True, 2)
+
+    run(serve, claim)
+
+
+def test_response_of_which_only_its_opening_has_come_can_still_be_tried_again() -> None:
+    """vLLM opens it before it computes, and passed on that cost the second try, and an error its status."""
+    opening = named("response.created") + named("response.in_progress")
+    rest = named("response.output_text.delta") + named("response.completed")
+    says = iter([chunked(opening), chunked(opening, rest) + END, chunked(opening, b"event: error\ndata: {}\n\n")])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(SSE + next(says))
+
+    async def claim(upstream: Upstream) -> None:
+        rig = Rig(dialect=Dialect.RESPONSES)
+        with pytest.raises(EngineBroke):
+            await rig.carry(upstream)
+        assert not rig.client.status
+        assert (await rig.carry(upstream)).reason == "ok"
+        assert rig.client.body.startswith(opening + rest)
+        other = Rig(dialect=Dialect.RESPONSES)
+        with pytest.raises(EngineBroke) as broke:
+            await other.carry(upstream)
+        assert broke.value.answer is not None
+        assert broke.value.answer.status == 500
 
     run(serve, claim)
 

@@ -81,9 +81,11 @@ _TELLS_OUTCOME: dict[Dialect, tuple[bytes, ...]] = {
     Dialect.ANTHROPIC: (b"event: message_delta",),  # there may be several, and the last one counts
 }
 """The events that say how an answer ended."""
+_OPENING = (b"event: response.created", b"event: response.queued", b"event: response.in_progress")
+"""vLLM sends these before it begins to compute. They are kept back, as the status line is, until something of the
+answer follows: what goes wrong before that can still become another try, or have its own status."""
 _TOKENS = re.compile(rb"event: (?:content_block_delta|response\.[\w.]+\.delta)\b")
-"""The named events that bring some of an answer. vLLM sends the first others of ``/v1/responses`` before it begins to
-compute: the time to them is nobody's time to a first token."""
+"""The named events that bring some of an answer: the time to any other is nobody's time to a first token."""
 
 
 _SPECIAL = (b'"usage"', b'"error"', b'"abort"', b"[DONE]")
@@ -204,6 +206,7 @@ class Reply:
         "_final_sent",
         "_finder",
         "_first",
+        "_kept",
         "_last_event_at",
         "_loop",
         "_passing",
@@ -283,6 +286,7 @@ class Reply:
         self._failed: Ending | None = None
         self._final_sent = False
         self._says = False
+        self._kept: list[bytes] = []
         self._usual: Usual | None = None
 
     # What the flow asks for.
@@ -506,10 +510,15 @@ class Reply:
         out: list[bytes] = []
         for event in events:
             told = sse.payload(event)
-            self._says = self._says or bool(told)
             if not told:
                 out.append(event)
                 continue
+            if not self._says:
+                if event.startswith(_OPENING):
+                    self._kept.append(event)
+                    continue
+                self._says = True
+                out += self._kept
             if told == b"[DONE]":
                 self._closed_well = True
                 self._final_comment(out, now)
