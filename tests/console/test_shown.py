@@ -44,6 +44,14 @@ def test_idle_gateway_says_so_and_what_to_do(gate: Gateway, look: Open) -> None:
     expect(page.locator("#facts")).to_contain_text(MODEL)
 
 
+def test_whoever_has_waited_too_long_is_shown_the_least_that_is_left(engine: Engine, look: Open) -> None:
+    """ "<1 s" stood beside one that had waited for 12 s, and was to let each newcomer pass."""
+    with gateway(engine, "--max-active", "2", "--slo-ttft-s", "0.5", "--slo-itl-ms", "off") as gate, crowd(gate, 2):
+        wait_until(lambda: gate.status()["queue"]["late"] == 2, "both have waited for too long")
+        page = look(gate)
+        expect(page.locator("#line-rows td:last-child").first).to_have_text(re.compile(r"^\d.* or more$"))
+
+
 def test_full_gate_shows_who_holds_who_waits_and_what_to_do(gate: Gateway, look: Open) -> None:
     with crowd(gate, 3):
         page = look(gate)

@@ -164,6 +164,7 @@ function drawLine(queue) {
   show(byId("line-empty"), !depth);
   say(byId("line-empty"), mode === "reject" ? "QUEUE_MODE=reject: who finds no free slot is refused at once." : "Nobody waits.");
   show(byId("line-people"), depth > 0);
+  const timely = depth - queue.late - queue.aside; // they come first; whoever has waited too long lets newcomers pass
   keyed(
     byId("line-rows"),
     line,
@@ -175,7 +176,7 @@ function drawLine(queue) {
       say(key, waiter.weight > 1 ? `${waiter.key} (${waiter.weight} slots)` : waiter.key);
       set(key, "title", waiter.model);
       say(waited, running(waiter.waited_s));
-      say(soon, about(waiter.eta_s));
+      say(soon, waiter.position > timely && waiter.eta_s !== null ? `${about(Math.max(waiter.eta_s, 1))} or more` : about(waiter.eta_s));
     },
   );
   const people = byId("line-people");
