@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import uvloop
 
 from headgate.engines import Engines
 from headgate.pool.backoff import Backoff
@@ -23,6 +24,7 @@ from headgate.pool.process import EngineProcess
 from tests.pool.engines import DEADLINE_S, Family, Scripted, Watched, alive, children, command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PROMPT = Backoff(first_s=0.01, cap_s=0.01)
@@ -586,7 +588,12 @@ def test_starts_are_remembered_and_the_load_is_told_while_it_lasts() -> None:
     asyncio.run(scenario())
 
 
-def test_twenty_restarts_leak_no_descriptor_no_task_and_no_zombie() -> None:
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_twenty_restarts_leak_no_descriptor_no_task_and_no_zombie(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """With uvloop, which Headgate runs on, two pipes of every engine stayed open."""
+
     async def scenario() -> None:
         engine = Watched(Scripted({}))
         engine.supervisor.start()
@@ -599,4 +606,5 @@ def test_twenty_restarts_leak_no_descriptor_no_task_and_no_zombie() -> None:
         await engine.supervisor.stop()
         assert children() == []
 
-    asyncio.run(scenario())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(scenario())

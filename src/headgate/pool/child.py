@@ -28,13 +28,13 @@ class Child:
         self,
         process: subprocess.Popen[bytes],
         stdin: asyncio.WriteTransport,
-        stdout: asyncio.StreamReader,
-        stderr: asyncio.StreamReader,
+        stdout: tuple[asyncio.StreamReader, asyncio.BaseTransport],
+        stderr: tuple[asyncio.StreamReader, asyncio.BaseTransport],
     ) -> None:
         self._process = process
         self.stdin = stdin
-        self.stdout = stdout
-        self.stderr = stderr
+        self.stdout, self.stderr = stdout[0], stderr[0]
+        self._read = stdout[1], stderr[1]
 
     @classmethod
     async def start(cls, argv: Sequence[str], env: Mapping[str, str]) -> Child:
@@ -51,9 +51,11 @@ class Child:
         return cls(process, stdin, await _reader(process.stdout), await _reader(process.stderr))
 
     async def wait(self) -> int:
-        """Its status, once it has ended. For who knows that it is about to: it is looked for."""
+        """Its status, once it has ended. For who knows that it is about to, and has read what it printed."""
         while (status := self._process.poll()) is None:  # noqa: ASYNC110 - nothing portable tells it
             await asyncio.sleep(LOOK_S)
+        for transport in self._read:  # uvloop leaves a pipe open at its end
+            transport.close()
         return status
 
     def kill(self) -> None:
@@ -68,7 +70,8 @@ def _spawn(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[byte
     )
 
 
-async def _reader(pipe: IO[bytes]) -> asyncio.StreamReader:
+async def _reader(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    return reader
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    return reader, transport
