@@ -13,7 +13,7 @@ WORKERS ?= 2
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape chaos test-chaos dashboards screenshots lock lock-clients clean
+.PHONY: help run test test-pythons test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape chaos test-chaos dashboards screenshots lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -66,6 +66,9 @@ test-open-webui: $(VENV)/.dev ## a person's chat in a real Open WebUI and a real
 	$(BIN)/python -m pytest -q -m open_webui tests/open_webui $(ARGS)
 
 VLLM_CPU_VENV ?= .venv-vllm-cpu
+
+test-pythons: ## the suite on Python 3.13 and 3.14, with Prometheus 3 (root, Debian; a quarter of an hour); PYTHONS='3.15'
+	@sh tests/pythons.sh $(or $(PYTHONS),3.13 3.14)
 
 test-fuzz: $(VENV)/.dev ## 100,000 fuzzed inputs; COUNT=… for more, SEED=… to see some again
 	HEADGATE_FUZZ_COUNT=$(or $(COUNT),100000) HEADGATE_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q tests/fuzz $(ARGS)

@@ -44,6 +44,7 @@ for name in "$@"; do
     prometheus) unpack prometheus prometheus ;;
     alertmanager) unpack prometheus-alertmanager prometheus-alertmanager ;;
     chromium) install chromium chromium ;;
+    debootstrap) install debootstrap debootstrap ;;
     docker)
       # Nothing of it is started here: the tests start an engine of their own. A Docker that is there already is used.
       have dockerd && have runc || install docker.io dockerd
