@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.simulated import Engine, simulated_engine
 from tests.wire.client import CHAT, DONE, chat, request
 from tests.wire.conftest import ROOMY
 from tests.wire.gateway import Gateway, gateway, wait_until
 from tests.wire.test_refusals import check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def until_draining(gate: Gateway) -> None:
@@ -119,6 +125,15 @@ def test_idle_gateway_leaves_with_0_and_takes_its_engine_along() -> None:
         wait_until(lambda: not _alive(engine), "its engine is gone, too")
 
 
+@pytest.fixture
+def hung_up() -> Iterator[None]:
+    """A suite that is run with nohup ignores SIGHUP, and so would the gateways that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hung_up")
 def test_terminal_that_closes_drains() -> None:
     """Its SIGHUP killed the gateway: streams broke off without a word."""
     with gateway(None, "--engine-args", "--load-s 0") as gate, gate.client() as running:
