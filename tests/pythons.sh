@@ -11,6 +11,8 @@ cd "$(dirname "$0")/.."
 root=$PWD/.tools/unstable
 mirror=${MIRROR:-http://deb.debian.org/debian}
 not_here='not vllm and not compose and not clients and not open_webui and not conformance and not chaos'
+# What the tests start or build with.
+needs="curl gcc git haproxy jq libc6-dev make procps prometheus redis-server"
 image=tests/compose/test_files.py::test_python_of_the_image_is_the_one_that_the_tests_run
 
 stop() { printf 'No other Pythons here: %s\n' "$*" >&2; exit 1; }
@@ -33,8 +35,8 @@ if [ ! -e "$root/made" ]; then
     echo "Unpacking Debian's unstable into $root ..."
     rm -rf --one-file-system "$root"
     mkdir -p "$root"
-    debootstrap --variant=minbase --include=ca-certificates,gcc,git,haproxy,jq,libc6-dev,procps,prometheus,redis-server \
-        sid "$root" "$mirror" >"$root.log" 2>&1 || stop "debootstrap failed: $root.log"
+    debootstrap --variant=minbase --include=ca-certificates sid "$root" "$mirror" >"$root.log" 2>&1 ||
+        stop "debootstrap failed: $root.log"
     touch "$root/made"
 fi
 # The machine's own way to the network.
@@ -46,8 +48,10 @@ git clone -q . "$root/root/headgate"
 
 failed=
 for version in "$@"; do
+    # shellcheck disable=SC2086 # words
     enter env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -o APT::Sandbox::User=root install -y -qq \
-        "python$version-venv" "python$version-dev" >"$root.log" 2>&1 || stop "no Python $version: $root.log"
+        --no-install-recommends $needs "python$version-venv" "python$version-dev" >"$root.log" 2>&1 ||
+        stop "no Python $version: $root.log"
     # shellcheck disable=SC2016 # expanded inside
     enter env PATH="/opt/$version/bin:/usr/sbin:/usr/bin:/sbin:/bin" PYTHONDONTWRITEBYTECODE=1 sh -c '
         set -e
