@@ -1,5 +1,5 @@
 #!/bin/sh
-# The suite, as it is committed, on other Pythons than this machine's, and on newer servers (Prometheus 3, HAProxy 3):
+# The suite, as it is committed, on other Pythons than this machine's, and with Prometheus 3:
 #
 #   sh tests/pythons.sh 3.13 3.14        what `make test-pythons` does; nine minutes for each
 #
@@ -12,7 +12,7 @@ root=$PWD/.tools/unstable
 mirror=${MIRROR:-http://deb.debian.org/debian}
 not_here='not vllm and not compose and not clients and not open_webui and not conformance and not chaos'
 # What the tests start or build with.
-needs="curl gcc git haproxy jq libc6-dev make procps prometheus redis-server"
+needs="curl gcc git jq libc6-dev make procps prometheus"
 image=tests/compose/test_files.py::test_python_of_the_image_is_the_one_that_the_tests_run
 
 stop() { printf 'No other Pythons here: %s\n' "$*" >&2; exit 1; }
