@@ -45,7 +45,7 @@ class Refusal(Exception):
         message: one sentence for a person.
         retry_after_s: seconds until coming back makes sense; None where it never will.
         param: the request field that is at fault, where one is.
-        for_own: it had to wait for others of its own key.
+        for_own, aside_s: it had to wait for others of its own key, and for how long.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Refusal(Exception):
         retry_after_s: float | None = None,
         param: str | None = None,
         for_own: bool = False,
+        aside_s: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -63,6 +64,7 @@ class Refusal(Exception):
         self.retry_after_s = retry_after_s
         self.param = param
         self.for_own = for_own
+        self.aside_s = aside_s
 
     @property
     def told_s(self) -> float | None:

@@ -233,7 +233,8 @@ class Flow:
                     await self._take(self._quotas, charges, call, reply, life)
             ending = await (self._gated(call, reply, life) if call.gated else self._aside(call, reply, life))
         except Refusal as refusal:
-            self._leave_line(life, refusal.reason)
+            aside_s = life.lease.aside_s if life.lease is not None else 0.0
+            self._leave_line(life, refusal.reason, aside_s=max(refusal.aside_s - aside_s, 0.0))
             life.for_own |= refusal.for_own
             ending = self._refuse(call, reply, life, refusal, refuse)
         except Exception:
@@ -294,7 +295,7 @@ class Flow:
         ids = len(reply.headers)
         while True:
             life.queued_since = self._clock()
-            waking_s = lease.waking_s if lease is not None else 0.0
+            waking_s, aside_s = (lease.waking_s, lease.aside_s) if lease is not None else (0.0, 0.0)
             free = (
                 self._gate.acquire_nowait(weight=call.asked.sequences, claim=claim, who=who) if lease is None else None
             )
@@ -316,7 +317,7 @@ class Flow:
             if life.booked:
                 life.booked = False
                 self._metrics.returns.add(("granted",))
-            self._leave_line(life, "granted", lease.waking_s - waking_s)
+            self._leave_line(life, "granted", lease.waking_s - waking_s, aside_s=lease.aside_s - aside_s)
             life.engine = lease.engine
             life.lease = lease
             life.for_own |= lease.for_own
@@ -495,11 +496,11 @@ class Flow:
         waking_s = lease.waking_s if lease is not None else 0.0
         return call.arrived + waking_s + self._limits.request_timeout_s
 
-    def _leave_line(self, life: Life, outcome: str, waking_s: float | None = None) -> None:
+    def _leave_line(self, life: Life, outcome: str, waking_s: float | None = None, *, aside_s: float = 0.0) -> None:
         since, life.queued_since = life.queued_since, None
         if since is not None:
             now = self._clock()
-            self._metrics.queue_wait.at((outcome,)).observe(now - since)
+            self._metrics.queue_wait.at((outcome,)).observe(max(now - since - aside_s, 0.0))
             if life.trace is not None:
                 life.trace.waited(since, now, outcome, waking_s, unready=self._engines.any_ready() is None)
 

@@ -25,7 +25,7 @@ from headgate.gate.outcomes import Granted, Refused, Waiting
 from headgate.gate.timely import Timely
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from headgate.gate.entries import Ticket
     from headgate.gate.ordering import Order
@@ -54,6 +54,7 @@ class Request:
     front: bool
     queue_s: float
     wake_s: float
+    aside_s: float = 0.0
     engine: str | None = None
     granted_at: float = 0.0
     kept: bool = False
@@ -126,7 +127,7 @@ class Rig:
         if not self.running:
             return
         old = self.running[nth % len(self.running)]
-        again = Request(old.weight, old.size_bytes, request_timeout_s, True, old.queue_s, old.wake_s)
+        again = Request(old.weight, old.size_bytes, request_timeout_s, True, old.queue_s, old.wake_s, old.aside_s)
         decision = self.ledger.offer(
             self.now,
             old.weight,
@@ -136,6 +137,7 @@ class Rig:
             front=True,
             waited_s=old.queue_s,
             waking_s=old.wake_s,
+            aside_s=old.aside_s,
             who=again,
         )
         self._offered(again, decision)
@@ -148,7 +150,8 @@ class Rig:
         self._end(old, self.running)
         self._catch_up()
         self._settle(old.ticket, 0.0)
-        again = Request(old.weight, old.size_bytes, request_timeout_s, False, old.queue_s, old.wake_s, kept=True)
+        spent_s = old.queue_s, old.wake_s, old.aside_s
+        again = Request(old.weight, old.size_bytes, request_timeout_s, False, *spent_s, kept=True)
         decision = self.ledger.offer(
             self.now,
             old.weight,
@@ -158,6 +161,7 @@ class Rig:
             kept=True,
             waited_s=old.queue_s,
             waking_s=old.wake_s,
+            aside_s=old.aside_s,
             who=again,
         )
         self._offered(again, decision)
@@ -197,6 +201,7 @@ class Rig:
         for request in self.line:
             if self._ready():
                 request.queue_s += seconds
+                request.aside_s += seconds * self.ledger.stands_aside(request.ticket)
                 request.request_left_s -= seconds
             else:
                 request.wake_s += seconds
@@ -302,6 +307,7 @@ class Rig:
                 assert any(in_turn + other.asked > most for other in aside), "its key has room for each of them"
 
     def _offered(self, request: Request, decision: Decision) -> None:
+        self._tell_time()
         ticket = request.ticket = decision.ticket
         alone = not self.line
         passes = request.front or request.kept
@@ -377,9 +383,10 @@ class Rig:
         promise_s = min(self.rules.queue_timeout_s, ticket.claim.deadline_s)
         slots, before = self.ledger._slots, self.mirror.before(ticket)
         ahead, length = float(before), 1.0
-        if before == len(self.line) > 0:  # all who wait go before it, so it is known who they are
-            ahead = sum(min(each.ticket.weight, slots.largest) for each in self.line)
-            length = self.ledger._holds.length(sum(each.ticket.claim.answer for each in self.line) / len(self.line))
+        others = [each.ticket for each in self.line if not self.ledger.stands_aside(each.ticket)]
+        if before == len(others) > 0:  # all who wait for slots go before it, so it is known who they are
+            ahead = sum(min(each.weight, slots.largest) for each in others)
+            length = self.ledger._holds.length(sum(each.claim.answer for each in others) / len(others))
         weight = min(ticket.weight, slots.largest)
         told = self.ledger._forecast.newcomer_s(self.now, ahead, length, weight, slots.last_total, slots.holders)
         return told[1] <= promise_s
@@ -387,12 +394,20 @@ class Rig:
     def _queue_now(self) -> float:
         return self.ledger._deadlines.clocks(self.now)[0]
 
+    def _tell_time(self) -> None:
+        if isinstance(self.mirror, Capped):
+            self.mirror.queue_s = self._queue_now()
+
     def _head(self) -> Request | None:
         ticket = self.mirror.head(self._queue_now())
         return next((each for each in self.line if each.ticket is ticket), None)
 
-    def _verdicts(self, verdicts: Iterable[Granted | Refused]) -> None:
+    def _verdicts(self, verdicts: Sequence[Granted | Refused]) -> None:
         """Check a call's verdicts: every refusal was due, every grant went to the head, none was left out."""
+        self._tell_time()
+        taken = {verdict.ticket: verdict.ticket.weight for verdict in verdicts}
+        for each in self.line:  # grants have cut weights, by which orders go
+            each.ticket.weight = each.weight
         for verdict in verdicts:
             request = next(each for each in self.line if each.ticket is verdict.ticket)
             if isinstance(verdict, Refused):
@@ -400,12 +415,14 @@ class Rig:
                 assert verdict.reason is (Reason.DRAINING if over else request.overdue(self.rules))
                 self.line.remove(request)
                 self.mirror.remove(request.ticket)
+                assert request.ticket.aside_s == request.aside_s
                 self._refused(verdict)
             else:
                 assert request is self._head(), "somebody overtook the head of the line"
                 assert request.overdue(self.rules) is None, "served after its time"
                 self.line.remove(request)
                 self.mirror.take(request.ticket)
+                request.ticket.weight = taken[request.ticket]
                 self._grant(request, verdict)
         assert not any(each.overdue(self.rules) for each in self.line), "waits though its time is over"
         self.mirror.head(self._queue_now())  # the ledger looked at the time as well, and parked the late
@@ -419,6 +436,7 @@ class Rig:
         request.granted_at = self.now
         self.running.append(request)
         self.granted += 1
+        assert request.ticket.aside_s == request.aside_s
         self._check_cap_of(request)
 
     def _refused(self, refused: Refused) -> None:
@@ -427,6 +445,7 @@ class Rig:
         self.ended.append(refused.ticket)
 
     def _end(self, request: Request, where: list[Request]) -> None:
+        self._tell_time()
         where.remove(request)
         if where is self.line:
             self.mirror.remove(request.ticket)

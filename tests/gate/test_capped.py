@@ -221,3 +221,119 @@ def test_those_who_stand_aside_are_served_in_turn_though_many_have_left(name: Na
         holds = verdict.ticket
         served.append(holds)
     assert served == in_turn
+
+
+@pytest.mark.parametrize("name", ["priority", "fair"])
+def test_how_long_one_stood_aside_makes_it_no_older(name: Name) -> None:
+    """It went before a more urgent one that had waited for slots for longer, and before it all others were late."""
+    books = Ledger(order=make_order(name, capped=True))
+    books.resize(0.0, "e0", 2)
+    low = Claim(key="a", most=1, rank=1)
+    own, other = granted(books, low), granted(books, B)
+    aside = waiting(books, low)
+    urgent = waiting(books, B, now=20.0)
+    books.resize(21.0, "e0", 1)
+    assert books.leave(21.0, own) == []
+    assert [each.ticket for each in books.leave(22.0, other)] == [urgent]
+    assert [each.ticket for each in books.leave(23.0, urgent)] == [aside]
+    assert aside.aside_s == 21.0
+
+
+def test_nobody_is_late_for_having_stood_aside() -> None:
+    """A key at its cap made its whole priority a crowd, whose newest goes first, and the engine slow with all of it."""
+    books = ledger(slots=2, queue_max=1000, queue_timeout_s=1000.0)
+    soon = Claim(key="a", most=1, within_s=0.5)
+    holds, _ = granted(books, soon), granted(books, B)
+    for _ in range(100):
+        waiting(books, soon)
+    for second in range(1, 60):
+        (verdict,) = books.leave(float(second), holds)
+        assert isinstance(verdict, Granted)
+        assert books.statistics(float(second)).late == 0
+        holds = verdict.ticket
+        books.first_token(second + 0.1, holds)
+    ended = books.ended_on("e0")
+    assert ended.in_time == ended.firsts == 59
+    books.resize(60.0, "e0", 1)
+    books.leave(60.0, holds)
+    waiting(books, Claim(key="b", within_s=0.5), now=60.0)
+    line, _ = books.outlook(60.0, 2)
+    assert [each.eta_s is None for each in line] == [False, False], "a crowd is told none"
+
+
+def test_how_long_one_stood_aside_is_kept_when_it_is_put_back() -> None:
+    books = ledger(slots=2, queue_max=1000)
+    urgent = Claim(key="a", most=1, within_s=0.5)
+    holds, other = granted(books, urgent), granted(books, B)
+    aside = waiting(books, urgent)
+    books.leave(10.0, holds)
+    assert (aside.aside_s, aside.held_in is not None) == (10.0, True)
+    books.resize(10.0, "e0", 1)
+    books.leave(10.25, aside)
+    again = books.offer(10.25, claim=urgent, kept=True, waited_s=10.0, aside_s=aside.aside_s)
+    assert isinstance(again, Waiting)
+    assert books.statistics(10.25).late == 0
+    assert [each.ticket for each in books.leave(10.5, other)] == [again.ticket]
+
+
+def test_long_answers_of_those_who_stand_aside_are_no_reason_to_refuse_others() -> None:
+    """It was the mean length of all who wait, and the newcomer waits for none of them."""
+    books = ledger(slots=2, queue_max=1000)
+    chat, batch = Claim(key="b", answer=10.0), Claim(key="a", most=1, answer=1000.0)
+    now = 0.0
+    for i in range(64):
+        claim, held_s = (batch, 100.0) if i % 8 == 0 else (chat, 1.0)
+        one = granted(books, claim, now=now)
+        now += held_s
+        books.leave(now, one)
+    granted(books, batch, now=now)
+    granted(books, chat, now=now)
+    for _ in range(100):
+        waiting(books, batch, now=now)
+    for _ in range(2):
+        waiting(books, chat, now=now)
+    waiting(books, chat, now=now)
+
+
+def test_who_leaves_from_aside_says_nothing_of_the_patience_of_those_who_wait_for_slots() -> None:
+    told = []
+    for left in (0, 200):
+        books = ledger(slots=2, queue_timeout_s=1e6)
+        now = 0.0
+        for _ in range(40):
+            one = granted(books, B, now=now)
+            now += 10.0
+            books.leave(now, one)
+        granted(books, A._replace(most=1), now=now)
+        for _ in range(left):
+            books.leave(now, waiting(books, A._replace(most=1), now=now))
+        granted(books, B, now=now)
+        for _ in range(8):
+            waiting(books, B, now=now)
+        told.append(waiting(books, B, now=now).predicted_s)
+    assert told[0] == told[1]
+
+
+def test_a_key_that_may_hold_more_is_not_told_that_it_holds_what_it_may() -> None:
+    """A heavy request of another's waits for the free slots, so they are not for it either."""
+    books = Ledger(order=make_order("fifo", capped=True), queue_max=1)
+    books.resize(0.0, "e0", 4)
+    granted(books, B, weight=2)
+    waiting(books, B, weight=4)
+    refused = books.offer(0.0, claim=A)
+    assert isinstance(refused, Refused)
+    assert sentence(refused, books).startswith("The model is busy")
+
+
+def test_a_return_is_told_by_what_those_before_it_weigh() -> None:
+    told = []
+    for weight in (1, 4):
+        books = ledger(queue_timeout_s=5.0)
+        wide = A._replace(most=4)
+        granted(books, wide, weight=4)
+        for _ in range(3):
+            waiting(books, wide, weight=weight)
+        (refused, *_) = books.tick(5.0)
+        assert isinstance(refused, Refused)
+        told.append(refused.retry_after_s)
+    assert told[1] > 2 * told[0], "they were counted, however heavy they are"

@@ -97,3 +97,5 @@ def test_how_long_a_key_waits_for_itself_is_no_missed_objective(engine: Engine, 
         gate.until(active=0, queued=0)
         gate.until_counted(1, key="capped", status="200")
         assert sum(gate.status()["slo"]["results"].values()) == 0
+        waits_s = [gate.metric("api_queue_wait_seconds_sum", outcome=each) for each in ("granted", "queue_timeout")]
+        assert max(waits_s) < 0.1, "it waited for no slot of the gate's"

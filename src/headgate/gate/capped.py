@@ -3,7 +3,8 @@
 Of each such key no more is in the line beneath, or holds slots, than it may hold; the rest stands aside and moves up
 as its own leave or end. So whoever is next beneath may always be granted, others go past those who stand aside, and
 each step takes O(log n) (``last`` looks at every key that has a cap). A request that is heavier than its cap has its
-turn when the key has nothing else. Those who come back from a dead engine had their turn already, and pass.
+turn when the key has nothing else. Those who come back from a dead engine had their turn already, and pass. How long
+one stood aside makes it no older for the line beneath: it is as if its key had sent it when it moved up.
 
 Its limit: which of a key's requests is in the line beneath is decided when there is room for it there, by the same
 order among the key's own. One that is more urgent and comes later takes no turn from one that has it already.
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 class _Key:
     """One key with a cap: the weight of its requests that have their turn or hold slots, and those that stand aside."""
 
-    __slots__ = ("aside", "weight")
+    __slots__ = ("aside", "aside_weight", "weight")
 
     def __init__(self, aside: Order) -> None:
-        self.weight = 0
+        self.weight = self.aside_weight = 0
         self.aside = aside
 
 
@@ -38,18 +39,22 @@ class Capped:
 
     Attributes:
         beneath: those who may be granted; whoever stands aside isn't in it.
-        aside_weights: of all who stand aside.
+        aside_weights, aside_answers: of all who stand aside.
+        queue_s: what the queue clock shows; its owner sets it before each change.
     """
 
-    __slots__ = ("_counted", "_keys", "_make", "_stand_aside", "aside_weights", "beneath")
+    __slots__ = ("_counted", "_keys", "_make", "_stand_aside", "aside_answers", "aside_weights", "beneath", "queue_s")
 
     def __init__(self, beneath: Callable[[], Order]) -> None:
         self._make = beneath
         self.beneath = beneath()
         self._keys: dict[str, _Key] = {}
         self._counted: dict[Ticket, int] = {}
-        self._stand_aside: dict[Ticket, int] = {}  # each with its weight, which a grant may cut later
+        # Each with its weight, which a grant may cut later, and when it began, less what it had stood aside before.
+        self._stand_aside: dict[Ticket, tuple[int, float]] = {}
         self.aside_weights = Weights()
+        self.aside_answers = 0.0
+        self.queue_s = 0.0
 
     def stands_aside(self, ticket: Ticket) -> bool:
         """Whether it waits for others of its key, and not for slots."""
@@ -61,9 +66,9 @@ class Capped:
         return len(self._stand_aside)
 
     def aside_of(self, name: str) -> int:
-        """How many of one key's do."""
+        """What those of one key weigh."""
         key = self._keys.get(name)
-        return len(key.aside) if key is not None else 0
+        return key.aside_weight if key is not None else 0
 
     def admits(self, ticket: Ticket) -> bool:
         """Whether a newcomer may be granted at once, as far as its key goes."""
@@ -80,8 +85,10 @@ class Capped:
         if len(key.aside) or not self._has_room(key, ticket, ticket.weight):
             key.aside.push(ticket)
             ticket.for_own = True
-            self._stand_aside[ticket] = ticket.weight
+            self._stand_aside[ticket] = ticket.weight, self.queue_s - ticket.aside_s
+            key.aside_weight += ticket.weight
             self.aside_weights.add(ticket.weight)
+            self.aside_answers += ticket.claim.answer
         else:
             self.beneath.push(ticket)
             self._count(key, ticket, ticket.weight)
@@ -101,9 +108,9 @@ class Capped:
 
     def remove(self, ticket: Ticket) -> None:
         if ticket in self._stand_aside:
-            self._not_aside(ticket)
             key = self._keys[ticket.claim.key]
             key.aside.remove(ticket)
+            self._not_aside(key, ticket)
             self._move_up(key)  # a heavy one may have been in the way of light ones
         else:
             self.beneath.remove(ticket)
@@ -128,10 +135,11 @@ class Capped:
 
     def _move_up(self, key: _Key) -> None:
         # The time doesn't matter to who is first of one key's: late ones are behind either way.
-        while (first := key.aside.head(-inf)) is not None and self._has_room(key, first, self._stand_aside[first]):
+        while (first := key.aside.head(-inf)) is not None and self._has_room(key, first, self._stand_aside[first][0]):
             key.aside.take(first)
+            weight = self._not_aside(key, first)
             self.beneath.push(first)
-            self._count(key, first, self._not_aside(first))
+            self._count(key, first, weight)
 
     def last(self) -> Ticket | None:
         """The key of which most stands aside gives its last place first."""
@@ -161,9 +169,12 @@ class Capped:
         most = ticket.claim.most
         return most is None or not key.weight or key.weight + weight <= most
 
-    def _not_aside(self, ticket: Ticket) -> int:
-        weight = self._stand_aside.pop(ticket)
+    def _not_aside(self, key: _Key, ticket: Ticket) -> int:
+        weight, since_s = self._stand_aside.pop(ticket)
+        ticket.aside_s = self.queue_s - since_s
+        key.aside_weight -= weight
         self.aside_weights.remove(weight)
+        self.aside_answers -= ticket.claim.answer
         return weight
 
     def _count(self, key: _Key, ticket: Ticket, weight: int) -> None:

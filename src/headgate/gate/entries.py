@@ -57,7 +57,8 @@ class Ticket:
     less its origin is what the request has spent under it, the time before a return to the line included.
     ``predicted_s`` is the wait that was forecast when it came, where it had to wait.
     ``tokens`` begins as what the claim says, and becomes what was charged for it.
-    ``for_own``: it has had to wait for others of its own key.
+    ``for_own``: it has had to wait for others of its own key; ``aside_s``: for so long, on the queue clock; known when
+    it has moved up or left.
     ``who`` is the caller's own; the gate only hands it out with what it shows, and lets go of it at the end: a
     heap of deadlines may keep the ticket for longer.
     """
@@ -75,6 +76,7 @@ class Ticket:
     predicted_s: float | None = None
     who: object = None
     for_own: bool = False
+    aside_s: float = 0.0
 
 
 class Weights:

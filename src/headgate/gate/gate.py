@@ -60,6 +60,11 @@ class Lease:
         return self._ticket.for_own
 
     @property
+    def aside_s(self) -> float:
+        """How long it had to, of ``waited_s``."""
+        return self._ticket.aside_s
+
+    @property
     def released(self) -> bool:
         """Whether the slots were given back."""
         return self._gate is None
@@ -143,6 +148,7 @@ class Gate:
                 kept=kept is not None,
                 waited_s=again.waited_s,
                 waking_s=again.waking_s,
+                aside_s=again.aside_s,
                 who=who,
             )
         if isinstance(decision, Waiting):
@@ -294,8 +300,9 @@ class Gate:
 
     def _lease(self, verdict: Verdict) -> Lease:
         if isinstance(verdict, Refused):
-            what, back_s = sentence(verdict, self._ledger), verdict.retry_after_s
-            raise Refusal(verdict.reason, what, retry_after_s=back_s, for_own=verdict.ticket.for_own)
+            what, ticket = sentence(verdict, self._ledger), verdict.ticket
+            back_s, aside_s = verdict.retry_after_s, ticket.aside_s
+            raise Refusal(verdict.reason, what, retry_after_s=back_s, for_own=ticket.for_own, aside_s=aside_s)
         return Lease(self, verdict)
 
     def _leave(self, ticket: Ticket) -> None:

@@ -158,6 +158,10 @@ class Ledger:
         """Whether it waits for others of its key, and not for slots."""
         return self._capped is not None and self._capped.stands_aside(ticket)
 
+    def lacks_own(self, ticket: Ticket) -> bool:
+        """Whether it is its key that has no slot for one that doesn't wait: the gate has."""
+        return self._capped is not None and self._slots.has_room(ticket.weight) and not self._capped.admits(ticket)
+
     @property
     def _in_turn(self) -> int:
         """What those weigh who wait for slots."""
@@ -175,6 +179,7 @@ class Ledger:
         kept: bool = False,
         waited_s: float = 0.0,
         waking_s: float = 0.0,
+        aside_s: float = 0.0,
         who: object = None,
     ) -> Decision:
         """A request comes; the decision is about it, and in a full line about the one whose place it takes.
@@ -192,6 +197,7 @@ class Ledger:
             kept: its slot was taken from it for somebody more urgent, and its charge was settled. It has a place in
                 the line, full or not, and even in a drain.
             waited_s, waking_s: what it had spent in the line before that.
+            aside_s: of the former, for others of its key.
             who: handed out with what ``held`` and ``line`` show, until the ticket has ended.
 
         Raises:
@@ -210,10 +216,13 @@ class Ledger:
             claim=claim,
             tokens=claim.tokens,
             who=who,
+            aside_s=aside_s,
         )
         if self._drain_until is not None and not ((front or kept) and self._slots.ready and not self._evicted):
             return self._refuse(now, ticket, Reason.DRAINING)
         self._slots.let_go(now)
+        if self._capped is not None:
+            self._capped.queue_s = queue_s
         if not self._weights.all and (front or self._capped is None or self._capped.admits(ticket)):
             where = self._slots.room(weight)
             if where is not None:
@@ -250,15 +259,18 @@ class Ledger:
         Raises:
             LedgerError: it has ended before.
         """
+        if self._capped is not None:
+            self._capped.queue_s = self._deadlines.clocks(now)[0]
         held_in = ticket.held_in
         if held_in is not None:
             self._holds.learn(self._slots.give_back(now, ticket, held_in), ticket.weight, ticket.claim.answer)
             if self._capped is not None:
                 self._capped.end(ticket)
         elif ticket.waiting:
+            if not self.stands_aside(ticket):  # it was ahead of nobody
+                self._forecast.learn_patience(stayed=False)
             self._order.remove(ticket)
             self._forget(ticket)
-            self._forecast.learn_patience(stayed=False)
         else:
             raise LedgerError(f"ticket {ticket.number} has ended already")
         ticket.who = None
@@ -272,7 +284,8 @@ class Ledger:
         """The engine has answered a ticket that holds slots for the first time."""
         first_s = now - ticket.granted_at
         if ticket.held_in is not None:
-            ticket.held_in.in_time += self._deadlines.clocks(now)[0] - ticket.queued_from <= ticket.claim.within_s
+            waited_s = self._deadlines.clocks(now)[0] - ticket.queued_from - ticket.aside_s
+            ticket.held_in.in_time += waited_s <= ticket.claim.within_s
             ticket.held_in.firsts += 1
             ticket.held_in.firsts_s += first_s
             ticket.held_in.firsts_s2 += first_s * first_s
@@ -305,6 +318,8 @@ class Ledger:
     def tick(self, now: float) -> list[Verdict]:
         """Refuse those whose time is over, then grant what fits."""
         verdicts: list[Verdict] = []
+        if self._capped is not None:
+            self._capped.queue_s = self._deadlines.clocks(now)[0]
         if self._drain_until is not None and (self._evicted or not self._slots.ready):
             verdicts += [self._expel(now, ticket, Reason.DRAINING) for ticket in list(self._order)]
         while (due := self._deadlines.due(now)) is not None:
@@ -458,11 +473,12 @@ class Ledger:
 
     def _wait_s(self, now: float, ticket: Ticket) -> tuple[float, float]:
         """How long a newcomer will wait, which is in the order already, and how long at least."""
-        slots, before, others = self._slots, self._order.before(ticket), len(self._order) - 1
+        slots, before, others = self._slots, self._order.before(ticket), self.wanting - 1
         ahead, length = float(before), 1.0
-        if before == self.wanting - 1 > 0:  # of only some of those who wait nobody knows how heavy and long they are
+        if before == others > 0:  # of only some of those who wait nobody knows how heavy and how long they are
             ahead = self._line_weight()
-            length = self._holds.length(self._waiting_answers / others)
+            aside = self._capped.aside_answers if self._capped is not None else 0.0
+            length = self._holds.length((self._waiting_answers - aside) / others)
         weight = min(ticket.weight, slots.largest)
         return self._forecast.newcomer_s(now, ahead, length, weight, slots.last_total, slots.holders)
 
@@ -496,8 +512,8 @@ class Ledger:
         head = self._order.head(-inf) if reason is Reason.QUEUE_FULL else None
         view = self._view(now, ticket.weight, ticket.size_bytes, head)
         of = ""
-        if self._capped is not None and ticket.claim.most is not None and self._slots.has_room(ticket.weight):
-            # It lacks a slot of its key's own: others' neither help it, nor have they to wait for its return.
+        if self._capped is not None and ticket.claim.most is not None and self.lacks_own(ticket):
+            # Others' slots neither help it, nor have they to wait for its return.
             of = ticket.claim.key
             view = self._view_of_key(view, of, ticket.claim.most, self._capped.aside_of(of))
         return Refused(ticket, reason, self._forecast.retry_after_s(now, reason, view, of), by_own)

@@ -28,7 +28,7 @@ class _Rank:
 
     def __init__(self, line: Order) -> None:
         self.line = line
-        self.came: OrderedDict[Ticket, None] = OrderedDict()
+        self.came: OrderedDict[Ticket, float] = OrderedDict()  # and when, on the queue clock
 
 
 class Priority:
@@ -52,7 +52,7 @@ class Priority:
             self._returned[ticket] = None
             return
         rank = self._rank(ticket)
-        rank.came[ticket] = None
+        rank.came[ticket] = ticket.queued_from + ticket.aside_s
         rank.line.push(ticket)
         self._size += 1
 
@@ -63,7 +63,7 @@ class Priority:
         best_at = (inf, 0)
         for number, rank in self._ranks.items():
             if rank.came:
-                at = (self._counted(next(iter(rank.came)), number), number)
+                at = (self._counted(next(iter(rank.came.values())), number), number)
                 if best is None or at < best_at:
                     best, best_at = rank, at
         return None if best is None else best.line.head(queue_s, newest=newest)
@@ -109,11 +109,11 @@ class Priority:
 
     def _entries(self, number: int) -> Iterator[tuple[float, int, int, Ticket]]:
         rank = self._ranks[number]
-        for i, (came, ticket) in enumerate(zip(rank.came, rank.line, strict=True)):
+        for i, (came, ticket) in enumerate(zip(rank.came.values(), rank.line, strict=True)):
             yield self._counted(came, number), number, i, ticket
 
-    def _counted(self, ticket: Ticket, rank: int) -> float:
-        return ticket.queued_from + rank * self._age_s if rank else ticket.queued_from
+    def _counted(self, came: float, rank: int) -> float:
+        return came + rank * self._age_s if rank else came
 
     def _rank(self, ticket: Ticket) -> _Rank:
         number = ticket.claim.rank

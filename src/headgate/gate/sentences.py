@@ -40,7 +40,7 @@ def _what(reason: Reason, ticket: Ticket, ledger: Ledger, *, by_own: bool) -> st
             return f"{_busy(ticket, ledger)}, and it would take too long until one comes free."
         case Reason.SHED:
             return "The gateway is under high load and turns away some requests by chance."
-        case Reason.QUEUE_TIMEOUT if _is_its_key(ticket, ledger):
+        case Reason.QUEUE_TIMEOUT if ledger.lacks_own(ticket):
             return f"{_busy(ticket, ledger)}, and none of them came free within {ledger.queue_timeout_s:g} s."
         case Reason.QUEUE_TIMEOUT:
             return f"The model is busy: no slot came free within {ledger.queue_timeout_s:g} s."
@@ -56,19 +56,13 @@ def _busy(ticket: Ticket, ledger: Ledger) -> str:
     slots, weight = ledger.slots, ticket.weight
     if not slots:
         return "The model is not ready yet"
-    if _is_its_key(ticket, ledger):
+    if ledger.lacks_own(ticket):
         most = ticket.claim.most
         return f"This key's requests take the {'one slot' if most == 1 else f'{most} slots'} that it may hold at once"
     if weight > 1:
         return f"The model is busy: the {min(weight, slots)} slots that this request takes are not free"
     taken = {1: "its one slot is taken", 2: "both slots are taken"}.get(slots, f"all {slots} slots are taken")
     return f"The model is busy: {taken}"
-
-
-def _is_its_key(ticket: Ticket, ledger: Ledger) -> bool:
-    """Whether it is its key that has no slot for it: the gate has."""
-    slots = ledger.slots
-    return ticket.claim.most is not None and slots - ledger.active >= min(ticket.weight, slots) > 0
 
 
 def about(seconds: float) -> str:

@@ -133,7 +133,7 @@ class Timely:
         if ticket.claim.within_s == inf:
             return
         self._watched.add(ticket)
-        heappush(self._due, (ticket.queued_from + ticket.claim.within_s, ticket.number, ticket))
+        heappush(self._due, (ticket.queued_from + ticket.aside_s + ticket.claim.within_s, ticket.number, ticket))
         if len(self._due) > 2 * len(self._watched) + _SLACK:
             self._due = [entry for entry in self._due if entry[2] in self._watched]
             heapify(self._due)

@@ -44,7 +44,7 @@ class Metrics(Collector):
         self.queue_wait = Histogram(
             "api_queue_wait_seconds",
             "From arrival at the line to a slot, or to the refusal or the leaving that ended the wait; a second try "
-            "waits a second time.",
+            "waits a second time, and what a key at its cap waited for its own doesn't count.",
             _WAITS,
             ("outcome",),
         )

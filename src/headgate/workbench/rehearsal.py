@@ -239,7 +239,7 @@ class Rehearsal:
             Reading(
                 seconds=LOOK_S,
                 active=self.ledger.active,
-                wanted=self.ledger.waiting > 0,
+                wanted=self.ledger.wanting > 0,
                 gaps_s=seen.gaps_s,
                 gaps=seen.gaps,
                 firsts_s=seen.firsts_s,
