@@ -52,7 +52,7 @@ from headgate.picture import Picture
 from headgate.pool.history import History
 from headgate.pool.keep import Keep
 from headgate.pool.launchers import Launch
-from headgate.pool.launchers.remote import RemoteLauncher, parse_url
+from headgate.pool.launchers.remote import RemoteLauncher, parse_urls
 from headgate.pool.launchers.simulated import SimulatedLauncher
 from headgate.pool.launchers.vllm import VllmLauncher, find_executable
 from headgate.pool.lifecycle import State
@@ -102,14 +102,7 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
         args = tuple(shlex.split(settings.engine_args))
         kind = settings.engine_kind
         if kind is Engine.REMOTE:
-            addresses = [parse_url(url) for url in settings.engine_urls]
-            for address in addresses:
-                if addresses.count(address) > 1:
-                    raise ValueError(
-                        f"ENGINE_URLS has {address.url} twice, so its slots would be given out twice. Name each "
-                        "engine once."
-                    )
-            return [RemoteLauncher(address, settings.engine_api_key) for address in addresses]
+            return [RemoteLauncher(each, settings.engine_api_key) for each in parse_urls(settings.engine_urls)]
         if kind is Engine.SIMULATED:
             return [
                 SimulatedLauncher(
@@ -542,6 +535,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+async def _second(ends: asyncio.Queue[signal.Signals]) -> None:
+    """Wait for somebody to say again that it is to end. SIGHUP says nothing new.
+
+    A terminal that closes sends two, the shell's and the kernel's, and systemd may send one behind its SIGTERM.
+    """
+    while await ends.get() is signal.SIGHUP:
+        pass
+
+
 async def _run(
     settings: Settings,
     listener: socket.socket,
@@ -583,7 +585,7 @@ async def _run(
     await ends.get()
     close_after_answers(server.server_state)
     draining = asyncio.create_task(gateway.drain(), name="drain")
-    again = asyncio.create_task(ends.get(), name="second signal")
+    again = asyncio.create_task(_second(ends), name="second signal")
     await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
     if not draining.done():
         draining.cancel()

@@ -3,7 +3,7 @@
 The event loop looks names up on four threads for the whole process, and a lookup that was given up on holds its thread
 for as long as the resolver takes: one engine whose name server didn't answer, looked at every two seconds, took all
 four within ten, and no other engine could be reached by name. Here a name has one lookup at a time, on a thread of its
-own, and what is known of it is used while the next one runs.
+own, and what is known of it is used where the next one takes long.
 
 It ends at a connection; who makes one, and what it is for, is the relay's and the pool's part.
 """
@@ -25,6 +25,8 @@ Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
 
 FRESH_S = 1.0
 """After so long a name is looked up anew when it is wanted."""
+PATIENCE_S = 0.25
+"""So long its lookup is waited for though an answer is known: the engine may have moved, and another be there now."""
 KNOWN_S = 60.0
 """For so long an answer is used while the name server is silent or asks to be asked again later."""
 
@@ -39,6 +41,7 @@ class Host:
         self._found: tuple[str, ...] = (name,) if self._is_number else ()
         self._found_s = float("-inf")
         self._pending: asyncio.Future[tuple[str, ...]] | None = None
+        self._asked_s = float("-inf")
 
     async def connect(
         self, protocol: Callable[[], Protocol], port: int, tls: ssl.SSLContext | None
@@ -64,14 +67,18 @@ class Host:
         Raises:
             OSError: it has none, or nobody can tell now.
         """
-        age_s = self._clock() - self._found_s
+        now_s = self._clock()
+        age_s = now_s - self._found_s
         if self._is_number or age_s < FRESH_S:
             return self._found
         if self._pending is None:
-            self._pending = self._look_up()
+            self._pending, self._asked_s = self._look_up(), now_s
+        pending = self._pending
         if self._found and age_s < KNOWN_S:
-            return self._found
-        return await asyncio.shield(self._pending)
+            await asyncio.wait({pending}, timeout=max(0.0, self._asked_s + PATIENCE_S - now_s))
+            if self._found:  # the new ones, where they are known by now
+                return self._found
+        return await asyncio.shield(pending)
 
     def _look_up(self) -> asyncio.Future[tuple[str, ...]]:
         loop = asyncio.get_running_loop()
@@ -85,6 +92,8 @@ class Host:
                 found = tuple(dict.fromkeys(str(address[0]) for *_, address in answers))
             except OSError as error:
                 found = error
+            except UnicodeError:  # nothing that may be asked for
+                found = OSError(f"{self.name} can't be the name of a host")
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(tell, found)
 

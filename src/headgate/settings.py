@@ -18,7 +18,15 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from headgate.relay.reply import FinalEvent
@@ -301,6 +309,14 @@ class Settings(BaseSettings):
         default_factory=lambda: _caches() / "headgate",
         description="Where start-up times are remembered, and a kept engine is written down.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: object, info: ValidationInfo) -> object:
+        """A file's ``true`` would be read as 1 where a number is wanted."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("neither true nor false")
+        return value
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Settings:

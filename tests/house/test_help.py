@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from headgate import __main__
 from headgate.cli import main
 from headgate.settings import Settings, default_of
 from headgate.simulator.cli import main as simulate
@@ -21,6 +22,18 @@ from tests.house.test_docs import CONFIGURATION
 def help_of(*words: str) -> str:
     """In one line, as on a terminal of 80 columns."""
     return " ".join(CliRunner().invoke(main, [*words], terminal_width=80).output.split())
+
+
+def test_interrupt_before_there_is_a_command_shows_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Imported:
+        @property
+        def main(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "headgate.cli", Imported())
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 130
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))

@@ -179,6 +179,15 @@ def test_list_in_the_file_is_read_as_strictly_as_one_with_commas(folder: Path) -
     assert "it must be addresses or networks, comma-separated" in refused()
 
 
+@pytest.mark.parametrize(("line", "place"), [("max_active = true", "max_active"), ("drain_timeout_s = true", "drain_")])
+def test_number_in_the_file_is_not_read_from_a_true(folder: Path, line: str, place: str) -> None:
+    """`max_active = true` was one slot."""
+    (folder / "headgate.toml").write_text(line)
+    assert refused().startswith(place)
+    (folder / "headgate.toml").write_text("shed = true")
+    assert load({}, {}).shed is True
+
+
 def test_home_stands_for_the_tilde_that_the_shell_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder called `~` was made where the gateway was started."""
     monkeypatch.setenv("HOME", str(folder))

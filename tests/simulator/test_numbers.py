@@ -24,7 +24,11 @@ def test_constants_come_from_toml_and_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["base_s = -1", "base_s = nan", "load_s = inf", "speed_of_light = 3", "base_s = 'fast'", "[["]
+    "content",
+    [
+        *("base_s = -1", "base_s = nan", "load_s = inf", "speed_of_light = 3", "base_s = 'fast'", "[["),
+        *("load_s = 1e308", f"load_s = {10**400}", f"load_s = {'[' * 2000}{']' * 2000}"),
+    ],
 )
 def test_a_wrong_file_of_constants_is_refused_with_its_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "wrong.toml"

@@ -13,6 +13,7 @@ from headgate.keys import edit
 from headgate.keys.records import hash_of
 from headgate.workbench.check import Look, port, remote, report
 from headgate.workbench.check.finding import Verdict
+from tests.redis_server import RedisServer
 from tests.simulated import simulated_engine
 from tests.workbench.running import environment, gateway, nvidia_smi, run_python, script
 
@@ -144,20 +145,32 @@ def test_a_redis_that_cannot_be_warns_or_fails_without_its_password(tmp_path: Pa
     status, said = check(tmp_path, redis_url="redis://:very-secret@127.0.0.1:9/0")
     assert (status, verdicts(said)["redis"]) == (0, "warn")
     assert "very-secret" not in json.dumps(said)
-    status, said = check(tmp_path, redis_url="redis://:very-secret@127.0.0.1:99999999/0")
-    assert (status, verdicts(said)["redis"]) == (1, "fail")
-    assert "very-secret" not in json.dumps(said)
+    for nonsense in ("127.0.0.1:99999999/0", "127.0.0.1:9/0?nonsense=1"):
+        status, said = check(tmp_path, redis_url=f"redis://:very-secret@{nonsense}")
+        assert (status, verdicts(said)["redis"]) == (1, "fail")
+        assert "very-secret" not in json.dumps(said)
+
+
+def test_a_redis_is_asked_for_what_serve_asks_it(tmp_path: Path) -> None:
+    """A replica answers, and shares no rate: it was said to be well."""
+    server = RedisServer()
+    try:
+        assert verdicts(check(tmp_path, redis_url=server.url)[1])["redis"] == "ok"
+        assert server.ask("REPLICAOF", "127.0.0.1", "1") == "+OK"
+        assert verdicts(check(tmp_path, redis_url=server.url)[1])["redis"] == "warn"
+    finally:
+        server.kill()
 
 
 def test_a_password_in_the_collectors_address_is_not_shown(tmp_path: Path) -> None:
-    env = environment(HEADGATE_OTEL_EXPORTER_OTLP_ENDPOINT="http://me:very-secret@127.0.0.1:4318")
+    env = environment(HEADGATE_OTEL_EXPORTER_OTLP_ENDPOINT="http://me:an@very-secret@127.0.0.1:4318")
     _, said = check(tmp_path, env=env)
     assert verdicts(said)["tracing"] == "ok"
     assert "very-secret" not in json.dumps(said)
 
 
 def test_an_extra_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("redis", "opentelemetry.sdk"):
+    for module in ("redis.asyncio", "opentelemetry.sdk"):
         monkeypatch.setitem(sys.modules, module, None)
     collector = "http://127.0.0.1:9"
     status, said = check(tmp_path, redis_url="redis://127.0.0.1:9/0", otel_exporter_otlp_endpoint=collector)
@@ -198,9 +211,17 @@ def test_a_remote_engine_that_is_gone_fails_alone_and_warns_beside_another() -> 
     assert [finding.verdict for finding in findings] == [Verdict.WARN, Verdict.OK]
 
 
+@pytest.mark.parametrize("wrong", ["gpu:8000", f"{DEAD}/v1"])
+def test_remote_engines_with_which_serve_would_not_start_are_a_failure(wrong: str) -> None:
+    """Beside one that answers it was a warning."""
+    [finding] = remote.look([DEAD, wrong], None)
+    assert finding.verdict is Verdict.FAIL
+    assert finding.mend.startswith("ENGINE_URLS has ")
+
+
 def test_remote_engines_that_serve_different_models_are_told() -> None:
-    with simulated_engine() as one, simulated_engine("--model-name", "another") as other:
-        assert len(remote.look([one.url, one.url], None)) == 2
+    with simulated_engine() as one, simulated_engine() as two, simulated_engine("--model-name", "another") as other:
+        assert len(remote.look([one.url, two.url], None)) == 2
         *_, finding = remote.look([one.url, other.url], None)
     assert finding.verdict is Verdict.WARN
     assert "don't serve the same models" in finding.what

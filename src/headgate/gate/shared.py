@@ -96,6 +96,16 @@ class Shared:
         self._lose(None)
         await self._redis.aclose()
 
+    async def look(self) -> None:
+        """See that it answers, and writes.
+
+        Raises:
+            Exception: it doesn't; whichever its client library raises.
+        """
+        async with asyncio.timeout(TIMEOUT_S):
+            self._sha = await self._redis.script_load(_SCRIPT)
+            await self._redis.evalsha(self._sha, 1, PREFIX + "probe", *_PROBE)
+
     async def take(self, charges: Sequence[Charge]) -> Decision | None:
         """As ``Rates.take``; None where Redis can't be asked. Who is cancelled meanwhile gets its tokens back."""
         if not self.up:
@@ -165,9 +175,7 @@ class Shared:
 
     async def _found(self) -> bool:
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                self._sha = await self._redis.script_load(_SCRIPT)
-                await self._redis.evalsha(self._sha, 1, PREFIX + "probe", *_PROBE)
+            await self.look()
         except Exception as error:
             self._say_down(error)
             await self._hang_up()

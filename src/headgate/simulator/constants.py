@@ -16,6 +16,8 @@ import msgspec
 if TYPE_CHECKING:
     from pathlib import Path
 
+_MOST = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Constants:
@@ -97,7 +99,7 @@ def load(path: Path) -> tuple[Constants, dict[str, Any]]:
     try:
         raw = path.read_bytes()
         values = msgspec.json.decode(raw) if path.suffix == ".json" else msgspec.toml.decode(raw)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a table of constants is expected")
@@ -106,7 +108,7 @@ def load(path: Path) -> tuple[Constants, dict[str, Any]]:
     if unknown := sorted(set(values) - times - sizes):
         raise ValueError(f"{path}: unknown constant {unknown[0]!r}")
     for name, value in values.items():
-        if not isinstance(value, int | float) or not 0 <= value < inf:
-            raise ValueError(f"{path}: {name} must be a number of at least 0, not {value!r}")
+        if not isinstance(value, int | float) or not 0 <= value <= _MOST:
+            raise ValueError(f"{path}: {name} must be a number from 0 to {_MOST:,}, not {value!r:.40}")
     durations = {k: float(v) for k, v in values.items() if k in times}
     return replace(Constants(), **durations), {k: v for k, v in values.items() if k in sizes}

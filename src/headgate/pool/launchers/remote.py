@@ -7,6 +7,7 @@ Nothing is started and nothing is stopped; the supervisor only looks whether it 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -26,6 +27,21 @@ class RemoteLauncher:
     def __call__(self) -> Launch:
         """The same address each time."""
         return Launch(kind="remote", address=self.address, api_key=self.api_key)
+
+
+def parse_urls(urls: Sequence[str]) -> list[Address]:
+    """The addresses of all engines.
+
+    Raises:
+        ValueError: one is no base URL of an engine, or there twice.
+    """
+    addresses = [parse_url(url) for url in urls]
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise ValueError(
+                f"ENGINE_URLS has {address.url} twice, so its slots would be given out twice. Name each engine once."
+            )
+    return addresses
 
 
 def parse_url(url: str) -> Address:

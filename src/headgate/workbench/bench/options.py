@@ -169,7 +169,7 @@ def job(given: dict[str, Any], argv: Sequence[str]) -> Job:
                 raise trace.BadTrace(f"{given['trace']} has a caller {entry.caller!r} who is not among those given")
         objectives = slo.read(given["slo_file"]) if given["slo_file"] else list(slo.DEFAULT)
         extra = msgspec.json.decode(given["extra"], type=dict[str, Any]) if given["extra"] else {}
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise click.UsageError(f"--extra takes a JSON object: {error}") from None
     except (trace.BadTrace, callers.BadCaller, slo.BadSlo) as error:
         raise click.UsageError(str(error)) from None

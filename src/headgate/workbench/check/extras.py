@@ -5,13 +5,13 @@ Without redis-py ``serve`` doesn't start; without the rest it serves, with less 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from headgate.gate.shared import Shared
 from headgate.workbench.check.finding import Finding, fail, ok, warn
-
-_TIMEOUT_S = 2.0
 
 
 def look(redis_url: str | None, otlp_endpoint: str | None) -> Iterator[Finding]:
@@ -24,24 +24,27 @@ def look(redis_url: str | None, otlp_endpoint: str | None) -> Iterator[Finding]:
 
 def _redis(url: str) -> Finding:
     try:
-        from redis import Redis, RedisError
+        shared = Shared(url)
     except ImportError:
         return fail("redis", "REDIS_URL needs redis-py, which isn't installed", "pip install 'headgate[redis]'")
-    try:
-        redis = Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
     except ValueError:
         return fail("redis", "REDIS_URL can't be read", "redis://host:6379/0 can.")
     try:
-        redis.ping()
-    except RedisError as error:
+        asyncio.run(_ask(shared))
+    except Exception as error:  # whatever a client library may raise
         return warn(
             "redis",
-            f"it doesn't answer ({error}): until it does, each gateway counts rates by itself",
+            f"it can't be used ({str(error) or type(error).__name__}): until it can, each gateway counts by itself",
             "Start it, or mend its address or password in HEADGATE_REDIS_URL.",
         )
-    finally:
-        redis.close()
     return ok("redis", "it answers, and rates are shared")
+
+
+async def _ask(shared: Shared) -> None:
+    try:
+        await shared.look()
+    finally:
+        await shared.stop()
 
 
 def _tracing(endpoint: str) -> Finding:
@@ -51,4 +54,4 @@ def _tracing(endpoint: str) -> Finding:
         found = None
     if not found:
         return warn("tracing", "OpenTelemetry isn't installed, so nothing is traced", "pip install 'headgate[tracing]'")
-    return ok("tracing", f"spans go to {re.sub('//[^/@]*@', '//…@', endpoint)}")
+    return ok("tracing", f"spans go to {re.sub('//[^/]*@', '//…@', endpoint)}")

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from headgate.pool.launchers import Address
-from headgate.pool.launchers.remote import parse_url
+from headgate.pool.launchers.remote import parse_urls
 from headgate.pool.statement import read_metrics
 from headgate.workbench.check.finding import Finding, fail, ok, warn
 
@@ -32,14 +32,18 @@ class _Models(msgspec.Struct):
 
 def look(urls: Sequence[str], api_key: str | None) -> list[Finding]:
     """Ask all of them at once. One that doesn't answer is a failure only if no other does."""
+    try:
+        addresses = parse_urls(urls)
+    except ValueError as error:
+        return [fail("engine", "`headgate serve` would not start", str(error))]
     with ThreadPoolExecutor(max_workers=min(16, len(urls)), thread_name_prefix="check") as threads:
-        asked = list(threads.map(partial(_look, api_key=api_key), urls))
+        asked = list(threads.map(partial(_look, api_key=api_key), addresses))
     anyone = any(isinstance(found, _Seen) for found in asked)
     findings: list[Finding] = []
-    for url, found in zip(urls, asked, strict=True):
+    for address, found in zip(addresses, asked, strict=True):
         if isinstance(found, _Silent):
             make = warn if anyone else fail
-            findings.append(make("engine", f"{url}: {found}", found.mend))
+            findings.append(make("engine", f"{address.url}: {found}", found.mend))
         else:
             findings.append(found.finding)
     serving = [found.names for found in asked if isinstance(found, _Seen) and found.names]
@@ -70,18 +74,14 @@ class _Silent(Exception):
         self.mend = mend
 
 
-def _look(url: str, api_key: str | None) -> _Seen | _Silent:
+def _look(address: Address, api_key: str | None) -> _Seen | _Silent:
     try:
-        return _ask(url, api_key)
+        return _ask(address, api_key)
     except _Silent as silent:
         return silent
 
 
-def _ask(url: str, api_key: str | None) -> _Seen:
-    try:
-        address = parse_url(url)
-    except ValueError as error:
-        raise _Silent("it is no address of an engine", str(error)) from None
+def _ask(address: Address, api_key: str | None) -> _Seen:
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     with straight(address, headers, _TIMEOUT_S) as client:
         try:
@@ -99,7 +99,7 @@ def _ask(url: str, api_key: str | None) -> _Seen:
             f"it answers, but lists no models (GET {address.url}/v1/models: {answer.status_code})",
             "An engine that speaks OpenAI's API is wanted there; give the part of its URL before /v1.",
         ) from None
-    return _Seen(_judge(url, names, metrics), frozenset(names))
+    return _Seen(_judge(address.url, names, metrics), frozenset(names))
 
 
 def _judge(url: str, names: Sequence[str], metrics: httpx.Response) -> Finding:
