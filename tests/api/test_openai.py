@@ -533,6 +533,13 @@ def test_what_a_prompt_quotes_is_text_that_the_engine_reads(text: str) -> None:
     assert read_request(body(messages=[], source={"data": "two words " * 5000})).media_bytes == 0
 
 
+def test_a_film_of_many_pictures_is_charged_by_the_picture() -> None:
+    """Sixty-four were found, and the others taken for text."""
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE[:20_000]}"}}
+    raw = body(messages=[{"role": "user", "content": [picture] * 200}])
+    assert len(raw) - read_request(raw).media_bytes < 200 * (4096 + 120)
+
+
 def test_a_sound_in_a_form_is_no_prompt() -> None:
     sound = part("model", b"m") + part("file", b"\0" * 10**6) + END
     assert len(sound) - read_multipart(sound, FORM).media_bytes == 4096

@@ -118,6 +118,13 @@ def test_the_last_usage_that_has_figures_counts() -> None:
     assert found(b'{"usage":{"input_tokens":3},', b'"x":' + b" " * 9000, b'"usage":{"input_tokens":4}}') == Usage(4, 0)
 
 
+def test_usage_is_found_beside_tokens_that_are_called_so() -> None:
+    """Of each part only the last "usage" was looked at, and log-probabilities are full of words."""
+    told = b'{"usage":{"prompt_tokens":3,"completion_tokens":5},'
+    assert found(told + b'"prompt_logprobs":[{"7":{"logprob":-1.5,"decoded_token":"usage"}}]}') == Usage(3, 5)
+    assert found(told + b'"x":[{"usage":-1.5}]}') == Usage(3, 5)
+
+
 def test_usage_that_is_cut_is_no_figure() -> None:
     assert found(b'"usage": {"prompt_tokens": 3, "comp') is None
     assert found(b"no word of it") is None

@@ -693,7 +693,7 @@ class Reply:
         if status in _TROUBLE:
             self._break(EngineBroke(f"the engine answered {status}", Answer(status, headers, body)))
             return
-        if (what := _not_for_the_client(status)) is not None:
+        if status != 200 and (what := _not_for_the_client(status)) is not None:
             self._break(Refusal(Reason.ENGINE_FAILED, f"The engine answered {status}{what}."))
             return
         self._settle(self.pass_on(Answer(status, headers, body)))

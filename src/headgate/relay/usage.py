@@ -14,6 +14,7 @@ messages             ``message`` of ``message_start``, ``message_delta``  input_
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -23,7 +24,8 @@ from headgate.relay import sse
 
 USAGE_BYTES = 4096
 """How long the usage of a long reply may be, its name included."""
-_NAME = b'"usage"'
+_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(?={)')
+"""Its name alone is found elsewhere, too: it is a token among log-probabilities."""
 
 
 class Usage(msgspec.Struct):
@@ -105,24 +107,21 @@ class Finder:
     def feed(self, data: bytes) -> None:
         """The next part of the reply."""
         data = self._rest + data
-        at = data.rfind(_NAME)
-        if at >= 0 and self._read(data[at + len(_NAME) : at + USAGE_BYTES]):
-            self.told = True
-            at = -1
-        # Its name, or what follows, may be cut by the end of this part.
-        self._rest = data[at:] if at >= 0 and len(data) - at < USAGE_BYTES else data[1 - len(_NAME) :]
+        for name in _USAGE.finditer(data):
+            if self._read(data[name.end() : name.start() + USAGE_BYTES]):
+                self.told = True
+        self._rest = data[-USAGE_BYTES:]  # one may be cut by the end of this part; it does no harm to read one twice
 
     def _read(self, value: bytes) -> bool:
-        text = value.decode("utf-8", "replace").lstrip(" \r\n\t:")
         try:
-            counts, _ = _first_value(text)
+            counts, _ = _first_value(value.decode("utf-8", "replace"))
             return _take(msgspec.convert(counts, _Counts), self._usage)
         except (ValueError, *UNREADABLE):
             return False
 
 
 def _take(counts: _Counts, usage: Usage) -> bool:
-    prompt = counts.prompt
+    prompt = counts.prompt_tokens if counts.prompt_tokens is not None else counts.prompt
     completion = counts.completion_tokens if counts.completion_tokens is not None else counts.output_tokens
     if prompt is not None:
         usage.prompt_tokens = prompt
