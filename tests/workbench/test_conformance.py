@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from headgate.cli import main
+from headgate.workbench.conformance import caller as caller_
 from headgate.workbench.conformance.caller import WAYS, Address, Caller, Reply, Way, request
 from headgate.workbench.conformance.claims import CLAIMS, chosen
 from headgate.workbench.conformance.peers import Stand, by_command
@@ -88,6 +89,7 @@ def test_a_client_reads_and_leaves_in_every_way_over_tls_too(
     command += ["-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out"]
     subprocess.run([*command, str(certificate)], check=True, capture_output=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    caller_._trusted.cache_clear()  # those of another test
     trusted = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trusted.load_cert_chain(certificate, key)
     body = b"x" * 200_000

@@ -38,13 +38,19 @@ def address(peer: object, headers: Headers, networks: Sequence[Network]) -> str:
         return str(peer[0]).removeprefix("::ffff:")
     told = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
     for hop in reversed(told.rsplit(",", _HOPS_MOST)[-_HOPS_MOST:]):
-        before = _read(hop.strip() if hop.count(":") != 1 else hop.partition(":")[0].strip())  # some tell a port
+        before = _read(_without_port(hop.strip()))
         if before is None:
             break
         seen = before
         if not _within(seen, networks):
             break
     return str(seen)
+
+
+def _without_port(hop: str) -> str:
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop if hop.count(":") != 1 else hop.partition(":")[0]
 
 
 def _read(text: str) -> _Address | None:

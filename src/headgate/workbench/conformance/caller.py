@@ -1,8 +1,8 @@
 """A client that can leave in every way: one request on a socket of its own, its answer read as far as one wants.
 
 Raw sockets, because no HTTP library half-closes, resets, or reads slowly on purpose; TLS is laid over them, so that
-who leaves can do so in each of these ways there too. What an answer means to a person's
-SDK (did it end well? what text came?) is said here and nowhere else.
+who leaves can do so in each of these ways there too. What an answer means to a person's SDK (did it end well? what text
+came?) is said here and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import httptools
@@ -31,12 +32,18 @@ class Address(msgspec.Struct, frozen=True):
     tls: bool = False
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Reading the certificates takes 30 ms, and a crowd of clients is to come at once."""
+    return ssl.create_default_context()
+
+
 class _Tls:
     """The client's side of TLS over bytes that somebody else carries."""
 
     def __init__(self, host: str) -> None:
         self.come, self.to_go = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.plain = ssl.create_default_context().wrap_bio(self.come, self.to_go, server_hostname=host)
+        self.plain = _trusted().wrap_bio(self.come, self.to_go, server_hostname=host)
 
     def write(self, data: bytes) -> bytes:
         """What has to go out for it."""
