@@ -228,6 +228,25 @@ def test_a_disk_that_hangs_is_told_and_the_keys_stay(path: Path) -> None:
     assert book.status()["error"] is None
 
 
+def test_where_no_thread_is_to_be_had_that_is_said_once_and_the_next_look_is_taken(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each look ended with a trace in the log, and nothing else told that what is revoked stays good."""
+    made(path, "a")
+    book = Book(path)
+
+    def exhausted(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", exhausted)
+        look(book, 3)
+    assert book.error == "it can't be looked at: can't start new thread."
+    assert len(caplog.records) == 1
+    look(book)
+    assert book.status()["error"] is None
+
+
 @pytest.mark.parametrize("broken", [b"[keys.a]\nhash = 1", b"\xff", None])
 def test_a_broken_file_keeps_the_keys_and_says_so_once(
     path: Path, broken: bytes | None, caplog: pytest.LogCaptureFixture

@@ -1,10 +1,9 @@
 """The keys file as the gateway knows it: looked up at each request, looked at anew each second.
 
 The look is taken in a thread of its own, since a file can lie on a disk that hangs, and a daemon's, since the gateway
-must be able to end then too. What is new is believed when two looks
-saw the same: an editor, or a copy over a network, writes a file piece by piece, and its first half is a good file with
-half of the keys. A file that has become wrong changes nothing: the keys stay as they were, and the log, ``/status`` and
-``api_keys_file_ok`` say so until it is right.
+must be able to end then too. What is new is believed when two looks saw the same: an editor, or a copy over a network,
+writes a file piece by piece, and its first half is a good file with half of the keys. A file that has become wrong
+changes nothing: the keys stay as they were, and the log, ``/status`` and ``api_keys_file_ok`` say so until it is right.
 """
 
 from __future__ import annotations
@@ -82,6 +81,10 @@ class Book:
         self._looks_missed = 0
         try:
             self._heed(await self._look())
+        except RuntimeError as error:  # no thread is to be had
+            why = f"it can't be looked at: {error}."
+            if why != self.error:
+                self._put_aside(why)
         finally:
             self._looks_missed = None
 
