@@ -117,7 +117,8 @@ class Books:
     def _settle(self, call: Call, reply: Reply, ending: Ending, life: Life, completion: int) -> None:
         """What was charged when it came becomes what it took."""
         # What the engine refused it has not worked at, though it said so with a first byte.
-        answered = reply.first_event_at is not None and (ending.status < 400 or ending.reason == LEFT)
+        went_out = reply.committed and ending.status < 400
+        answered = reply.first_event_at is not None and (went_out or ending.reason == LEFT)
         lease = life.lease
         size = call.prompt_bytes
         prompt = reply.usage.prompt_tokens

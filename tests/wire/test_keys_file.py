@@ -36,7 +36,7 @@ class KeysFile:
 
 
 @contextmanager
-def keyed(engine: Engine, keys: KeysFile, *flags: str, ready: bool = True) -> Iterator[Gateway]:
+def keyed(engine: Engine | str, keys: KeysFile, *flags: str, ready: bool = True) -> Iterator[Gateway]:
     """A gateway with this file."""
     with gateway(
         engine, "--api-keys-file", str(keys.path), "--admin-key", ADMIN, "--ops-auth", "key", *flags, ready=ready

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.simulated import Engine
-from tests.wire.client import MODEL, Reply, chat
+from tests.wire.client import CHAT, MODEL, Reply, chat
 from tests.wire.gateway import Gateway, gateway, wait_until
+from tests.wire.scripted import JSON, scripted_engine, sized
 from tests.wire.test_keys_file import KeysFile, ask, keyed
 from tests.wire.test_refusals import check
 
@@ -142,6 +143,20 @@ def test_what_the_engine_refuses_costs_no_tokens(engine: Engine, keys: KeysFile)
             assert ask(gate, secret, tokens=10, text="x" * 2000).status == 400
         gate.until(active=0)
         assert int(limits(ask(gate, secret, tokens=10), "tokens")[1]) > 900
+
+
+def test_what_the_engine_refuses_late_costs_no_tokens_either(keys: KeysFile) -> None:
+    """Its status had gone out, a 200, to keep proxies patient; what was told in the stream was charged as an answer."""
+    secret = keys.add("a", tokens_per_min=SLOW, tokens_burst=10_000)
+    with scripted_engine() as engine, keyed(engine.url, keys, "--status-hold-s", "0.1") as gate:
+        with gate.client() as client:
+            client.post(CHAT, chat(10, text="x" * 20_000), x_api_key=secret).until_events(1)
+            refusal = sized(b'{"error":{"message":"too long"}}')
+            engine.say(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n" + refusal)
+            assert b"too long" in client.reply().body
+        gate.until(active=0)
+        engine.say(JSON + sized(b"{}"))
+        assert int(limits(ask(gate, secret, tokens=10), "tokens")[1]) > 9000
 
 
 def test_vectors_have_no_answers_and_teach_nothing_of_them(engine: Engine, keys: KeysFile) -> None:
