@@ -147,6 +147,12 @@ WAITS = "Requests are taken and wait for it, up to 300 s (WAKE_TIMEOUT_S)."
             WAITS,
         ),
         (
+            starting(eta_s=9, failure="its /health says no", trouble="its /health says no"),
+            Kind.LOADING,
+            "The engine is starting: about 9 s to go. At the last look: its /health says no.",
+            WAITS,
+        ),
+        (
             starting(kind="remote", url="http://gpu:8000", waiting=1),
             Kind.UNREACHED,
             "The engine does not answer at http://gpu:8000. 1 waits for it.",

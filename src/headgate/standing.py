@@ -172,7 +172,8 @@ def _no_engine(seen: Seen) -> Standing:
                 f"Somebody else runs it: start it, or mend ENGINE_URLS or ENGINE_API_KEY. {patience}",
             )
         case State.STARTING:
-            again = f" It was started again: {_cause(engine)}." if engine.failure else ""
+            is_told = engine.failure in (None, engine.trouble)
+            again = "" if is_told else f" It was started again: {_cause(engine)}."
             now = f" At the last look: {engine.trouble}." if engine.trouble else ""
             return Standing(Kind.LOADING, f"{it} is starting{_progress(engine)}.{again}{now}{wait}", patience)
         case State.READY:

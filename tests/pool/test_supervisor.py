@@ -365,12 +365,21 @@ def test_an_engine_that_says_it_is_dead_gets_no_work_and_is_restarted_if_it_does
     async def scenario() -> None:
         health = tmp_path / "health"
         health.write_text("200")
-        engine = Watched(Scripted({"health": str(health)}), wedged_after_s=0.3)
+        history, days_s = History(), 0.0
+        history.record("scripted", 40)
+        engine = Watched(
+            Scripted({"health": str(health)}),
+            wedged_after_s=0.3,
+            history=history,
+            clock=lambda: time.monotonic() + days_s,
+        )
         engine.supervisor.start()
         await engine.until_state(State.READY)
+        days_s = 300_000
         health.write_text("503")
         engine.supervisor.suspect()
         await engine.until_state(State.STARTING)
+        assert (engine.supervisor.eta_s(time.monotonic() + days_s) or 0) < 40, "it has not been starting for days"
         assert engine.supervisor.failure == "its /health says that it cannot work"
         await engine.until(lambda: engine.supervisor.starts["wedged"] == 1)
         health.write_text("200")

@@ -192,7 +192,9 @@ class Supervisor:
             return 0.0
         if self.launch is None or self.state is State.FAILED:
             return None
-        elapsed_s = now_s - self._born_s if self.state is State.STARTING else 0.0
+        # One that was ready and is lost has not been starting all its life: it ends, or is ended, and starts anew.
+        is_coming = self.state is State.STARTING and self._first_ready_s is None
+        elapsed_s = now_s - self._born_s if is_coming else 0.0
         start_s = self._history.eta_s(self.launch.history_key, elapsed_s)
         if start_s is not None and self.state is State.BACKOFF:
             return start_s + max(0.0, self._retry_at_s - now_s)
