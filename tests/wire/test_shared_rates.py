@@ -107,8 +107,9 @@ def test_no_request_fails_when_redis_goes_and_limits_hold_until_it_is_back(
             assert [each.result() for each in loads] == [{200}] * 4
         assert spread(gates, tight, 30).count(200) == 10, "shared again, from a new bucket"
         for gate in gates:
-            wait_until(lambda gate=gate: gate.log().count("does not answer") == 1, "one line says so")  # type: ignore[misc]
-            assert gate.log().count("rates are shared") == 2
+            # On a busy machine it may be too slow once more; each time has one line, and its end another.
+            wait_until(lambda gate=gate: gate.log().count("rates are shared") >= 2, "it is back")  # type: ignore[misc]
+            assert gate.log().count("does not answer") == gate.log().count("rates are shared") - 1
 
 
 def test_a_gateway_starts_and_serves_with_no_redis_and_finds_it_later(
