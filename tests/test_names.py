@@ -148,15 +148,26 @@ def test_a_name_that_is_gone_is_not_kept_and_one_that_cannot_be_asked_for_is(
     asyncio.run(scenario())
 
 
-def test_a_thread_that_cannot_be_had_is_a_shortage_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_had_is_a_shortage_of_ours_and_what_is_known_is_used(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", start)
-    host = Host("engine.test")
-    with pytest.raises(OSError, match="can't start new thread") as refused:
-        asyncio.run(host.numbers())
-    assert refused.value.errno in OUR_SHORTAGES
+    async def scenario() -> None:
+        clock = Clock()
+        host = Host("engine.test", clock=clock)
+        resolver.says("10.0.0.1")
+        await host.numbers()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        clock.now += FRESH_S
+        assert await host.numbers() == ("10.0.0.1",)
+        clock.now += KNOWN_S
+        with pytest.raises(OSError, match="can't start new thread") as refused:
+            await host.numbers()
+        assert refused.value.errno in OUR_SHORTAGES
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("number", ["127.0.0.1", "::1"])

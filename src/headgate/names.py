@@ -28,7 +28,7 @@ FRESH_S = 1.0
 PATIENCE_S = 0.25
 """So long its lookup is waited for though an answer is known: the engine may have moved, and another be there now."""
 KNOWN_S = 60.0
-"""For so long an answer is used while the name server is silent or asks to be asked again later."""
+"""For so long an answer is used while the name server is silent, asks to be asked again later, or can't be asked."""
 
 
 class Host:
@@ -106,7 +106,7 @@ class Host:
         try:
             threading.Thread(target=look, name=f"lookup of {self.name}", daemon=True).start()
         except RuntimeError as error:  # a limit of processes, say: a shortage of ours, and no fault of the engine's
-            raise OSError(errno.ENOMEM, str(error)) from None
+            answer.set_exception(OSError(errno.ENOMEM, str(error)))
         return answer
 
     def _looked_up(self, answer: asyncio.Future[tuple[str, ...]]) -> None:
@@ -114,8 +114,8 @@ class Host:
         error = answer.exception()
         if error is None:
             self._found, self._found_s = answer.result(), self._clock()
-        elif not (isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN):
-            self._found = ()
+        elif isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+            self._found = ()  # it has none any more, by the name server's word
 
 
 def _is_number(name: str) -> bool:
