@@ -53,6 +53,7 @@ class _StreamOptions(msgspec.Struct):
 
 
 _ABSENT = msgspec.Raw()
+_UNSET = (b"", b"null")
 
 
 class _Body(msgspec.Struct):
@@ -167,7 +168,7 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
     if not fields.model:
         raise Refusal(Reason.INVALID_REQUEST, "`model` must not be empty.", param="model")
     for name in required:
-        if not _is_set(getattr(fields, name)) and not (name == "prompt" and _is_set(fields.prompt_embeds)):
+        if _start(getattr(fields, name)) in _UNSET and not (name == "prompt" and _is_set(fields.prompt_embeds)):
             raise Refusal(Reason.INVALID_REQUEST, f"`{name}` is required.", param=name)
     if _start(fields.messages)[:1] not in (b"", b"[", b"n"):
         raise Refusal(Reason.INVALID_REQUEST, "`messages` must be an array.", param="messages")
@@ -234,7 +235,7 @@ def _start(raw: msgspec.Raw) -> bytes:
 
 
 def _is_set(raw: msgspec.Raw) -> bool:
-    return _start(raw) not in (b"", b"null")
+    return _start(raw) not in _UNSET
 
 
 def _count_prompts(field: msgspec.Raw) -> int:

@@ -152,13 +152,15 @@ class Generation:
         wished = wishes.NONE
         try:
             key = self._keys.caller(headers)
-            wished = wishes.read(headers, believed=key is not NOBODY or self._from_proxy(connection))
+            proxies = self._trusted_proxies
+            believed = key is not NOBODY or bool(proxies and peers.comes_from(connection.client, proxies))
+            wished = wishes.read(headers, believed=believed)
             content_type = self._content_type(endpoint, headers)
             body = await self._body(connection, request)
             if body is not None:
                 call = self._call(endpoint, request, body, content_type, request_id, trace, key, arrived, wished)
                 if self._with_client:
-                    call.client = peers.address(connection.client, request.headers, self._trusted_proxies)
+                    call.client = peers.address(connection.client, request.headers, proxies)
         except Exception as error:
             refusal = error if isinstance(error, Refusal) else self._mistake(request_id)
             status = refuse(refusal)
@@ -234,9 +236,6 @@ class Generation:
             rights=key.rights,
             trace=trace,
         )
-
-    def _from_proxy(self, connection: Connection) -> bool:
-        return peers.comes_from(connection.client, self._trusted_proxies)
 
     def _asked(self, endpoint: Endpoint, body: bytes, content_type: bytes) -> Asked | tuple[bytes, Asked]:
         if endpoint.reads == "json":
