@@ -39,6 +39,11 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    @property
+    def has_work(self) -> bool:
+        """Whether anything else can run now."""
+        return bool(self._ready)  # type: ignore[attr-defined]
+
 
 def run(main: Coroutine[object, object, T]) -> T:
     """Run a coroutine on a loop of its own."""
@@ -54,9 +59,23 @@ async def others_run() -> None:
     await ran
 
 
+async def nothing_is_left_to_do() -> None:
+    """Let everything run that can at this moment."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    await others_run()
+    while loop.has_work:
+        await others_run()
+
+
 async def pass_time(seconds: float) -> None:
     """Let so many seconds of the loop's time go by."""
     loop = asyncio.get_running_loop()
     over = loop.create_future()
-    loop.call_later(seconds, over.set_result, None)
+
+    def passed() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    loop.call_later(seconds, passed)
     await over

@@ -242,6 +242,7 @@ class Rig:
         held = self._held()
         at_work = [engine for engine, slots in self.slots.items() if slots or held.get(engine)]
         seen = self.ledger.statistics(self.now)
+        assert seen.late == seen_late(self.mirror, self._queue_now())
         head = None if self.stale else self._head()  # to ask is to look at the time, which the ledger hasn't done
         assert head is None or not self._engines_with_room(head), "room, and the head waits"
         assert seen.slots == sum(self.slots.values())
@@ -277,7 +278,6 @@ class Rig:
         if not self.stale:
             assert len(known) == (len(etas) - aside - chance if self._ready() else 0), "with an engine there is one"
         assert seen_aside(self.mirror) == aside
-        assert self.stale or self.ledger.statistics(self.now).late == seen_late(self.mirror)
         self._check_caps()
         assert known == sorted(known), "nobody overtakes"
         assert all(each >= 0 for each in known)
@@ -518,10 +518,13 @@ def seen_aside(order: Order) -> int:
     return order.aside if isinstance(order, Capped) else 0
 
 
-def seen_late(order: Order) -> int:
-    """How many have waited too long to be served in time."""
+def seen_late(order: Order, queue_s: float) -> int:
+    """How many have waited too long to be served in time. They are parked, as whoever asks the ledger parks them."""
     beneath = order.beneath if isinstance(order, Capped) else order
-    return beneath.parked if isinstance(beneath, Timely) else 0
+    if not isinstance(beneath, Timely):
+        return 0
+    beneath.park(queue_s)
+    return beneath.parked
 
 
 def is_chance(order: Order, ticket: Ticket) -> bool:

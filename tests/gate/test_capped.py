@@ -337,3 +337,14 @@ def test_a_return_is_told_by_what_those_before_it_weigh() -> None:
         assert isinstance(refused, Refused)
         told.append(refused.retry_after_s)
     assert told[1] > 2 * told[0], "they were counted, however heavy they are"
+
+
+@pytest.mark.parametrize("first", [A._replace(most=4, rank=-1), A._replace(most=4, booked=True)])
+def test_who_goes_first_of_its_key_and_has_room_does_not_stand_aside_behind_a_heavy_one(first: Claim) -> None:
+    """It waited until another of its key ended, with slots free and its key below its cap."""
+    books = ledger()
+    wide = A._replace(most=4)
+    granted(books, wide)
+    waiting(books, wide, weight=4)
+    assert not granted(books, first).for_own
+    waiting(books, wide)

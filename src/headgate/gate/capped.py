@@ -84,11 +84,13 @@ class Capped:
         key = self._key(ticket)
         if len(key.aside) or not self._has_room(key, ticket, ticket.weight):
             key.aside.push(ticket)
-            ticket.for_own = True
             self._stand_aside[ticket] = ticket.weight, self.queue_s - ticket.aside_s
             key.aside_weight += ticket.weight
             self.aside_weights.add(ticket.weight)
             self.aside_answers += ticket.claim.answer
+            if self._has_room(key, ticket, ticket.weight):
+                self._move_up(key)  # it may go before a heavy one that has none
+            ticket.for_own = ticket.for_own or ticket in self._stand_aside
         else:
             self.beneath.push(ticket)
             self._count(key, ticket, ticket.weight)
@@ -111,7 +113,8 @@ class Capped:
             key = self._keys[ticket.claim.key]
             key.aside.remove(ticket)
             self._not_aside(key, ticket)
-            self._move_up(key)  # a heavy one may have been in the way of light ones
+            if self._has_room(key, ticket, 1):
+                self._move_up(key)  # a heavy one may have been in the way of light ones
         else:
             self.beneath.remove(ticket)
             self.end(ticket)
@@ -171,7 +174,7 @@ class Capped:
 
     def _not_aside(self, key: _Key, ticket: Ticket) -> int:
         weight, since_s = self._stand_aside.pop(ticket)
-        ticket.aside_s = self.queue_s - since_s
+        ticket.aside_s = max(self.queue_s - since_s, 0.0)
         key.aside_weight -= weight
         self.aside_weights.remove(weight)
         self.aside_answers -= ticket.claim.answer

@@ -259,8 +259,7 @@ class Ledger:
         Raises:
             LedgerError: it has ended before.
         """
-        if self._capped is not None:
-            self._capped.queue_s = self._deadlines.clocks(now)[0]
+        self._tell_time(now)
         held_in = ticket.held_in
         if held_in is not None:
             self._holds.learn(self._slots.give_back(now, ticket, held_in), ticket.weight, ticket.claim.answer)
@@ -318,8 +317,6 @@ class Ledger:
     def tick(self, now: float) -> list[Verdict]:
         """Refuse those whose time is over, then grant what fits."""
         verdicts: list[Verdict] = []
-        if self._capped is not None:
-            self._capped.queue_s = self._deadlines.clocks(now)[0]
         if self._drain_until is not None and (self._evicted or not self._slots.ready):
             verdicts += [self._expel(now, ticket, Reason.DRAINING) for ticket in list(self._order)]
         while (due := self._deadlines.due(now)) is not None:
@@ -501,9 +498,15 @@ class Ledger:
         self._waiting_bytes -= ticket.size_bytes
 
     def _expel(self, now: float, ticket: Ticket, reason: Reason, *, by_own: bool = False) -> Refused:
+        self._tell_time(now)
         self._order.remove(ticket)
         self._forget(ticket)
         return self._refuse(now, ticket, reason, by_own=by_own)
+
+    def _tell_time(self, now: float) -> None:
+        """Before somebody is taken out, for whom another may move up."""
+        if self._capped is not None and self._capped.aside:
+            self._capped.queue_s = self._deadlines.clocks(now)[0]
 
     def _refuse(self, now: float, ticket: Ticket, reason: Reason, *, by_own: bool = False) -> Refused:
         self._refused += 1
