@@ -82,15 +82,13 @@ class Capped:
                 self.begin(ticket)
             return
         key = self._key(ticket)
-        if len(key.aside) or not self._has_room(key, ticket, ticket.weight):
+        if not self._has_room(key, ticket, ticket.weight) or not self._is_first(key, ticket):
             key.aside.push(ticket)
+            ticket.for_own = True
             self._stand_aside[ticket] = ticket.weight, self.queue_s - ticket.aside_s
             key.aside_weight += ticket.weight
             self.aside_weights.add(ticket.weight)
             self.aside_answers += ticket.claim.answer
-            if self._has_room(key, ticket, ticket.weight):
-                self._move_up(key)  # it may go before a heavy one that has none
-            ticket.for_own = ticket.for_own or ticket in self._stand_aside
         else:
             self.beneath.push(ticket)
             self._count(key, ticket, ticket.weight)
@@ -171,6 +169,18 @@ class Capped:
     def _has_room(self, key: _Key, ticket: Ticket, weight: int) -> bool:
         most = ticket.claim.most
         return most is None or not key.weight or key.weight + weight <= most
+
+    def _is_first(self, key: _Key, ticket: Ticket) -> bool:
+        """Whether a newcomer goes before all of its key that stand aside.
+
+        It takes no turn of theirs: that could bring another forward, and who comes is granted itself, or nobody is.
+        """
+        if not len(key.aside):
+            return True
+        key.aside.push(ticket)
+        first = key.aside.head(-inf)
+        key.aside.remove(ticket)
+        return first is ticket
 
     def _not_aside(self, key: _Key, ticket: Ticket) -> int:
         weight, since_s = self._stand_aside.pop(ticket)

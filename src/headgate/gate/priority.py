@@ -52,7 +52,8 @@ class Priority:
             self._returned[ticket] = None
             return
         rank = self._rank(ticket)
-        rank.came[ticket] = ticket.queued_from + ticket.aside_s
+        came = ticket.queued_from
+        rank.came[ticket] = came + ticket.aside_s if ticket.aside_s else came
         rank.line.push(ticket)
         self._size += 1
 
