@@ -267,7 +267,7 @@ class Walk:
     def granted(self, client: Client, lease: Lease) -> None:
         client.waits = False
         client.lease = lease
-        assert 0 <= lease.aside_s <= lease.waited_s
+        assert 0 <= lease.aside_s <= lease.waited_s + 1e-9
         assert lease.waited_s <= self.queue_timeout_s + TOLD_LATE_S
         assert lease.predicted_s is None or 0 <= lease.predicted_s < inf
         self.seen["granted"] += 1
@@ -359,9 +359,9 @@ async def walk(steps: int, dice: random.Random, order: Name) -> Counter[str]:
         if dice.random() < 0.5:
             await pass_time(dice.choice([0.0, 0.01, 0.1, 1.0]))
         await nothing_is_left_to_do()
-        one.check()
         if errors:
             raise errors[0]
+        one.check()
     one.gate.close(5.0)
     await pass_time(5.0)
     one.gate.evict()
