@@ -179,7 +179,8 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
             param="background",
         )
     prompts = 1
-    for several in (fields.prompt, fields.input, fields.messages):  # an API reads one of them
+    # An API reads one of them, and where it must have `messages` they are one conversation.
+    for several in (fields.prompt, fields.input, _ABSENT if "messages" in required else fields.messages):
         if several is not _ABSENT:
             prompts = max(prompts, _count_prompts(several))
     if fields.prompt_embeds is not _ABSENT and _is_set(fields.prompt_embeds):  # they come beside the other prompts

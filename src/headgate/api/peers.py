@@ -15,11 +15,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _HOPS_MOST = 16
+_PEER = (tuple, list)
 
 
 def comes_from(peer: object, networks: Sequence[Network]) -> bool:
     """Whether a connection's peer (``(host, port)``, as ASGI has it) is in one of the networks."""
-    if not networks or not isinstance(peer, tuple | list):
+    if not networks or not isinstance(peer, _PEER):
         return False
     address = _read(peer[0])
     return address is not None and _within(address, networks)
@@ -31,7 +32,7 @@ def address(peer: object, headers: Headers, networks: Sequence[Network]) -> str:
     Args:
         networks: those of trusted proxies.
     """
-    if not isinstance(peer, tuple | list):
+    if not isinstance(peer, _PEER):
         return ""
     seen = _read(peer[0]) if networks else None
     if seen is None or not _within(seen, networks):
