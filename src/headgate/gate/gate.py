@@ -79,7 +79,10 @@ class Lease:
         """The engine has begun to answer: what a grant must leave time for is learned from it."""
         gate = self._gate
         if gate is not None:
-            gate._ledger.first_token(gate._clock(), self._ticket)
+            now = gate._clock()
+            gate._ledger.first_token(now, self._ticket)
+            if gate.waiting:
+                gate._arm(now)  # whoever was next may be late sooner, and its turn another's
 
     def __repr__(self) -> str:
         state = "released" if self.released else "held"
