@@ -49,6 +49,25 @@ def test_a_slot_given_back_wakes_the_next_in_line() -> None:
     run(main())
 
 
+def test_who_waits_behind_a_heavy_one_has_its_turn_as_soon_as_that_can_only_be_late() -> None:
+    """A first token that took long makes it so at once; the timer stood where it would have been late before."""
+
+    async def main() -> None:
+        gate = a_gate(slots=3, order=make_order("priority"))
+        held = await gate.acquire()
+        heavy = await in_line(gate.acquire(weight=3, claim=Claim(within_s=10.0)))
+        light = await in_line(gate.acquire(claim=Claim(within_s=100.0)))
+        await pass_time(6.0)
+        held.first_token()
+        lease = await light
+        assert lease.waited_s < 6.1
+        held.release()
+        lease.release()
+        (await heavy).release()
+
+    run(main())
+
+
 def test_acquire_nowait_takes_a_free_slot_or_changes_nothing() -> None:
     async def main() -> None:
         gate = a_gate()
