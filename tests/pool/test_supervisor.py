@@ -40,7 +40,8 @@ def test_an_engine_is_ready_once_it_lists_a_model_and_stops_with_nothing_left(tm
         assert engine.supervisor.slots == 4
         assert engine.supervisor.models == ({"id": "toy", "max_model_len": 2048},)
         async with asyncio.timeout(DEADLINE_S):
-            while engine.supervisor.status()["pid"] is None:  # its guard may be slower to tell than it was to listen
+            # Its guard may be slower to tell than it was to listen, and nothing tells that.
+            while engine.supervisor.status()["pid"] is None:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert engine.supervisor.status()["pid"] == pids[0]
         await engine.supervisor.stop()
