@@ -15,15 +15,16 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtest.overhead import wire
 from loadtest.overhead.client import Job, job_line
 from loadtest.overhead.phases import Phase, warm_up
 from loadtest.overhead.processes import Process, machine_busy_ns, speed_ms
-from loadtest.overhead.targets import TARGETS, Absent, Launch, Site
+from loadtest.overhead.targets import TARGETS, Absent, Launch, Site, Target
 
 READY_WITHIN_S = 45.0
 SETTLE_S = 0.15
@@ -53,6 +54,16 @@ class Cores:
         return {name: sorted(cores) if cores else "any" for name, cores in asdict(self).items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A target that serves; ``process`` is None for the one that is no gateway."""
+
+    port: int
+    process: Process | None = None
+    start_s: float = 0.0
+    fewer_by: int = 1
+
+
 class Bench:
     def __init__(self, folder: Path, cores: Cores, peers_envs: tuple[Path, ...]) -> None:
         self._folder = folder
@@ -72,41 +83,59 @@ class Bench:
             if process is not None:
                 process.stop()
 
-    def launch(self, name: str) -> tuple[Site, Launch | Absent]:
+    def launch(self, target: Target) -> tuple[Site, Launch | Absent]:
         port, spare_port = free_ports(2)
         site = Site(self.engine_port, port, spare_port, self._folder, self._peers_envs, wire.MODEL)
-        return site, TARGETS[name](site)
+        return site, target(site)
 
     def round(self, name: str, plan: Sequence[Phase]) -> dict[str, object]:
-        site, launch = self.launch(name)
+        speed = {"speed_ms": round(speed_ms(self._cores.gateway), 2)}
+        with self.started(name, TARGETS[name]) as there:
+            seen = self._phases(plan, there)
+            peak = there.process.peak_rss_bytes() if there.process else 0
+            return {**speed, "start_s": round(there.start_s, 3), **seen, "peak_rss_bytes": peak}
+
+    @contextlib.contextmanager
+    def started(self, name: str, target: Target) -> Iterator["Started"]:
+        """Up, serving, and stopped at the end.
+
+        Raises:
+            RoundError: it isn't there, doesn't start, or ends before it is stopped.
+        """
+        site, launch = self.launch(target)
         if isinstance(launch, Absent):
             raise RoundError(launch.why)
-        log = self._folder / f"{name}.log"
-        speed = {"speed_ms": round(speed_ms(self._cores.gateway), 2)}
         if not launch.argv:
-            return {**speed, "start_s": 0.0, **self._phases(plan, self.engine_port, None), "peak_rss_bytes": 0}
+            yield Started(self.engine_port)
+            return
+        log = self._folder / f"{name}.log"
         started_at = time.monotonic()
         gateway = Process(launch.argv, cores=self._cores.gateway, env=launch.env, cwd=self._folder, log=log)
         try:
             wait_until_healthy(f"http://127.0.0.1:{site.port}{launch.health}", gateway, log)
             start_s = time.monotonic() - started_at
             wait_until_serving(site.port, gateway, log)
-            seen = self._phases(plan, site.port, gateway, fewer_by=20 if launch.slow else 1)
+            yield Started(site.port, gateway, start_s, fewer_by=20 if launch.slow else 1)
             if gateway.exit_status is not None:
                 raise RoundError(f"ended with status {gateway.exit_status} under load: {last_words(log)}")
-            return {**speed, "start_s": round(start_s, 3), **seen, "peak_rss_bytes": gateway.peak_rss_bytes()}
         finally:
             gateway.stop()
 
-    def _phases(
-        self, plan: Sequence[Phase], port: int, gateway: Process | None, fewer_by: int = 1
-    ) -> dict[str, object]:
+    def warm_up(self, there: "Started") -> None:
         for phase in warm_up():
-            self._run_job(phase.fewer_streams(fewer_by).job(port), lambda: None)
-        seen = {p.name: self._measure(p.fewer_streams(fewer_by), port, gateway) for p in plan}
-        return {"fewer_streams_by": fewer_by, "phases": seen}
+            self._run_job(phase.fewer_streams(there.fewer_by).job(there.port), lambda: None)
 
-    def _measure(self, phase: Phase, port: int, gateway: Process | None) -> dict[str, object]:
+    def _phases(self, plan: Sequence[Phase], there: "Started") -> dict[str, object]:
+        self.warm_up(there)
+        return {
+            "fewer_streams_by": there.fewer_by,
+            "phases": {phase.name: self.measure(phase, there) for phase in plan},
+        }
+
+    def measure(self, phase: Phase, there: "Started") -> dict[str, Any]:
+        """One load; what the client saw, and the clocks of everyone in it."""
+        gateway, port = there.process, there.port
+        phase = phase.fewer_streams(there.fewer_by)
         before: dict[str, int] = {}
         seen = self._run_job(phase.job(port), lambda: before.update(self._clocks(gateway)))
         time.sleep(SETTLE_S)

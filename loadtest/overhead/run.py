@@ -72,7 +72,7 @@ def run_rounds(bench: Bench, names: Sequence[str], plan: Sequence[Phase], rounds
     targets: dict[str, dict[str, str]] = {}
     present = []
     for name in names:
-        _, launch = bench.launch(name)
+        _, launch = bench.launch(TARGETS[name])
         if isinstance(launch, Absent):
             targets[name] = {"absent": launch.why}
             say(f"{name}: left out, {launch.why}")

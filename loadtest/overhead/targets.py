@@ -171,7 +171,9 @@ def litellm(site: Site) -> Launch | Absent:
     return replace(launch, env=env, health="/health/liveliness", slow=True)
 
 
-TARGETS: dict[str, Callable[[Site], Launch | Absent]] = {
+Target = Callable[[Site], Launch | Absent]
+
+TARGETS: dict[str, Target] = {
     "direct": direct,
     "headgate": headgate,
     "haproxy": haproxy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -28,3 +29,17 @@ def test_what_a_request_takes_inside_is_measured_with_stand_ins_that_fit() -> No
     )
     assert "µs per whole request" in run.stdout
     assert not run.stderr
+
+
+def test_two_of_the_same_code_take_turns() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "loadtest.overhead.turns", "--turns", "2", "one=src", "other=src"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    figures = json.loads(run.stdout.splitlines()[0])
+    assert figures["phase"] == "whole"
+    assert all(len(of) == 2 and min(of) > 0 for of in (figures["cpu_us"]["one"], figures["cpu_us"]["other"]))
+    assert "other" in run.stdout.splitlines()[-1]
