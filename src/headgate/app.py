@@ -112,8 +112,8 @@ def launchers(settings: Settings) -> list[Callable[[], Launch]]:
         if find_executable(settings.engine_command) is None:
             raise StartError(
                 f"`{settings.engine_command}` is not on the path, so {settings.model} can't be served. Install it "
-                "(`pip install 'headgate[vllm]'`), or name it with HEADGATE_ENGINE_COMMAND; `headgate serve` with no "
-                "MODEL runs the simulated engine."
+                "(`pip install vllm`), or name it with HEADGATE_ENGINE_COMMAND; `headgate serve` with no MODEL runs "
+                "the simulated engine."
             )
         assert settings.model is not None
         names = (settings.served_model_name,) if settings.served_model_name else ()
@@ -134,8 +134,8 @@ def tracer(endpoint: str | None) -> Tracer | None:
     try:
         from headgate.telemetry.tracing import Tracer
     except ImportError as error:
-        what = "OTEL_EXPORTER_OTLP_ENDPOINT is set, and nothing is traced (%s): pip install 'headgate[tracing]'"
-        log.warning(what, error)
+        what = "OTEL_EXPORTER_OTLP_ENDPOINT is set, and nothing is traced (%s): %s -m pip install %s"
+        log.warning(what, error, sys.executable, "opentelemetry-exporter-otlp-proto-http")
         return None
     return Tracer(endpoint, __version__)
 
@@ -164,7 +164,7 @@ def _quotas(settings: Settings, clock: Callable[[], float]) -> Quotas | None:
         try:
             shared = Shared(settings.redis_url)
         except ImportError:
-            mend = "Install it: `pip install 'headgate[redis]'`."
+            mend = f"Install it: `{sys.executable} -m pip install redis`."
             raise StartError(f"REDIS_URL needs redis-py, which isn't installed. {mend}") from None
         except ValueError:
             raise SettingsError("REDIS_URL = (hidden): it can't be read; redis://host:6379/0 can.") from None

@@ -176,7 +176,8 @@ def test_an_extra_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
     status, said = check(tmp_path, redis_url="redis://127.0.0.1:9/0", otel_exporter_otlp_endpoint=collector)
     assert (status, verdicts(said)["redis"], verdicts(said)["tracing"]) == (1, "fail", "warn")
     mends = [finding["mend"] for finding in said["findings"]]
-    assert {"pip install 'headgate[redis]'", "pip install 'headgate[tracing]'"} <= set(mends)
+    here = f"{sys.executable} -m pip install"
+    assert {f"{here} redis", f"{here} opentelemetry-exporter-otlp-proto-http"} <= set(mends)
 
 
 def test_a_taken_port_fails_and_names_who_has_it() -> None:

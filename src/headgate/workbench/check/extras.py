@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -26,7 +27,8 @@ def _redis(url: str) -> Finding:
     try:
         shared = Shared(url)
     except ImportError:
-        return fail("redis", "REDIS_URL needs redis-py, which isn't installed", "pip install 'headgate[redis]'")
+        mend = f"{sys.executable} -m pip install redis"
+        return fail("redis", "REDIS_URL needs redis-py, which isn't installed", mend)
     except ValueError:
         return fail("redis", "REDIS_URL can't be read", "redis://host:6379/0 can.")
     try:
@@ -53,5 +55,6 @@ def _tracing(endpoint: str) -> Finding:
     except ModuleNotFoundError:  # of a package above it
         found = None
     if not found:
-        return warn("tracing", "OpenTelemetry isn't installed, so nothing is traced", "pip install 'headgate[tracing]'")
+        mend = f"{sys.executable} -m pip install opentelemetry-exporter-otlp-proto-http"
+        return warn("tracing", "OpenTelemetry isn't installed, so nothing is traced", mend)
     return ok("tracing", f"spans go to {re.sub('//[^/]*@', '//…@', endpoint)}")

@@ -58,7 +58,7 @@ def describe(found: Found | None, command: str) -> Finding:
         return fail(
             "engine",
             f"`{command}` is not on the path, nor beside this Python",
-            "pip install 'headgate[vllm]', or HEADGATE_ENGINE_COMMAND=/path/to/its/environment/bin/vllm. "
+            "pip install vllm, or HEADGATE_ENGINE_COMMAND=/path/to/its/environment/bin/vllm. "
             "`headgate serve` with no MODEL runs the simulated engine.",
         )
     where = " ".join(found.argv)
