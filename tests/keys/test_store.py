@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import pwd
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from click.testing import CliRunner
@@ -178,6 +181,20 @@ def test_the_first_half_of_a_file_that_is_being_written_is_no_file(path: Path) -
     path.write_text(whole[: whole.index("[keys.b]")])
     look(book)
     assert book.find(second.encode()) is None, "it stays so: it is meant"
+
+
+def test_a_file_of_somebody_else_says_who_may_not_read_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made by root, mode 0600, for a gateway that runs as a user of its own."""
+    made(path, "a")
+
+    def closed(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)
+    for user, named in ((os.geteuid(), pwd.getpwuid(os.geteuid()).pw_name), (2**31 - 9, str(2**31 - 9))):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        with pytest.raises(KeysError, match=f"the user {named}, who runs this, may not"):
+            store.load(path)
 
 
 def test_a_file_that_can_be_read_again_is_taken_though_nobody_wrote_it(

@@ -35,11 +35,18 @@ def test_engine_with_a_key_is_found_ready_and_answers() -> None:
 def test_engine_with_a_key_that_we_lack_is_not_ready_and_says_why() -> None:
     with simulated_engine("--api-key", KEY) as engine, gateway(engine, "--wake-timeout-s", "0.2", ready=False) as gate:
         assert gate.ask().status == 503
-        why = "GET /v1/models is answered with 401"
+        why = "GET /v1/models is answered with 401, it wants a key (ENGINE_API_KEY)"
         status = gate.status()
         assert status["engines"][0]["failure"] == why
         assert status["standing"]["says"].endswith(f"{why}.")
         assert gate.log().count(why) == 1, "once, however often it is looked at"
+
+
+def test_engine_that_refuses_our_key_says_so() -> None:
+    ours = ("--engine-api-key", "another")
+    with simulated_engine("--api-key", KEY) as engine, gateway(engine, *ours, ready=False) as gate:
+        why = "GET /v1/models is answered with 401, it refuses the key that it is sent (ENGINE_API_KEY)"
+        wait_until(lambda: engine_of(gate)["failure"] == why, "it is known")
 
 
 def engine_of(gate: Gateway) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -73,8 +74,17 @@ def _text(path: Path) -> str:
         return content.decode()
     except UnicodeDecodeError:
         raise KeysError("it is not UTF-8.") from None
+    except PermissionError:
+        raise KeysError(f"it can't be read: the user {_own_name()}, who runs this, may not.") from None
     except OSError as error:
         raise KeysError(f"it can't be read: {error.strerror or error}.") from None
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # of a container, say
+        return str(os.geteuid())
 
 
 @contextlib.contextmanager

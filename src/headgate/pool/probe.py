@@ -23,6 +23,7 @@ __all__ = ["Probe", "Slow", "Unasked", "Unfit", "Unreachable"]
 
 CONNECT_S = 2.0
 _OK = 200
+_CLOSED = (401, 403)
 
 
 class Unfit(Unreachable):
@@ -53,12 +54,19 @@ class Probe:
         """
         answer = await self._get("/v1/models")
         if answer.status != _OK:
-            raise Unfit(f"GET /v1/models is answered with {answer.status}")
+            raise Unfit(f"GET /v1/models is answered with {answer.status}{self._why(answer.status)}")
         try:
             found = msgspec.json.decode(answer.body, type=_Models)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Unfit("GET /v1/models is not answered with a list of models") from None
         return tuple(card for card in found.data if isinstance(card.get("id"), str))
+
+    def _why(self, status: int) -> str:
+        if status not in _CLOSED:
+            return ""
+        if self._api_key is None:
+            return ", it wants a key (ENGINE_API_KEY)"
+        return ", it refuses the key that it is sent (ENGINE_API_KEY)"
 
     async def is_well(self) -> bool:
         """Whether ``/health`` finds no fault; an engine with no such page has none to find.
