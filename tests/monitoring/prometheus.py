@@ -86,11 +86,12 @@ def hurried_rules(folder: Path) -> Path:
     return path
 
 
-def configuration(folder: Path, rules: Path, **ports: int) -> Path:
+def configuration(folder: Path, rules: Path, key: dict[str, str] | None = None, **ports: int) -> Path:
     """The committed configuration in ``folder``, at a test's pace, its services on these ports.
 
     Args:
         rules: the rules to evaluate.
+        key: ``authorization`` of the jobs that ask the gateway, and of its list of engines.
         ports: by service, ``gateway``, ``dcgm``, ``prometheus``; a job whose service isn't named is left out.
     """
     config = yaml.safe_load((CONFIGURED / "prometheus.yml").read_text())
@@ -105,24 +106,29 @@ def configuration(folder: Path, rules: Path, **ports: int) -> Path:
     for job in config["scrape_configs"]:
         for discovery in job.get("http_sd_configs", ()):
             discovery["refresh_interval"] = "1s"
+            discovery.update({"authorization": key} if key else {})
+        job.update({"authorization": key} if key else {})
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
     return path
 
 
 @contextmanager
-def prometheus(folder: Path, *, hurried: bool = False, **ports: int) -> Iterator[Prometheus]:
+def prometheus(
+    folder: Path, *, hurried: bool = False, key: dict[str, str] | None = None, **ports: int
+) -> Iterator[Prometheus]:
     """A Prometheus that scrapes these services (see ``configuration``) and keeps its data in ``folder``.
 
     Args:
         hurried: alerts fire at once (``hurried_rules``).
+        key: see ``configuration``.
     """
     program = tool("prometheus")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     rules = hurried_rules(folder) if hurried else CONFIGURED / "rules" / "*.yml"
-    config = configuration(folder, rules, **{"prometheus": port, **ports})
+    config = configuration(folder, rules, key, **{"prometheus": port, **ports})
     with ExitStack() as stack:
         log = stack.enter_context((folder / "prometheus.log").open("w+"))
         process = subprocess.Popen(

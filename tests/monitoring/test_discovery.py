@@ -57,6 +57,23 @@ def test_prometheus_scrapes_every_engine_with_its_name(tmp_path: Path) -> None:
         assert labels <= {("e0", "0"), ("e1", "0")}, "vLLM's own `engine` label steps aside"
 
 
+def test_prometheus_finds_the_engines_with_the_key_that_the_configuration_shows(tmp_path: Path) -> None:
+    """Without its `type` the key of a list (`http_sd_configs`) goes out bare from Prometheus 2.42, and is refused."""
+    shown = re.search(r"# +authorization: \{(.+), credentials_file: ", (CONFIGURED / "prometheus.yml").read_text())
+    assert shown
+    kind, _, value = shown[1].partition(": ")
+    key = tmp_path / "key"
+    key.write_text("sesame-open\n")
+    authorization = {kind: value, "credentials_file": str(key)}
+    env = {"HEADGATE_API_KEY": "sesame-open"}
+    with (
+        simulated_engine(*ROOMY) as engine,
+        gateway(engine, "--ops-auth", "key", env=env) as gate,
+        prometheus(tmp_path, key=authorization, gateway=gate.port) as asked,
+    ):
+        wait_until(lambda: engines_scraped(asked) == {"e0": "up"}, "the engine is scraped")
+
+
 def ask_some(gate: Gateway) -> None:
     for _ in range(4):
         assert gate.ask().status == 200
