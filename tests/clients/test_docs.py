@@ -16,8 +16,16 @@ from tests.wire.gateway import Gateway, gateway
 pytestmark = pytest.mark.clients
 
 PAGE = (ROOT / "docs/clients.md").read_text()
-_EXAMPLE = re.compile(r"<!-- runs in: (.+?) -->\n```python\n(.*?)```", re.DOTALL)
-EXAMPLES = [(name, code) for names, code in _EXAMPLE.findall(PAGE) for name in names.split(", ")]
+
+
+def examples(kind: str) -> list[tuple[str, str]]:
+    """Client and code of each."""
+    found = re.findall(rf"<!-- {kind}runs in: (.+?) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    return [(name, code) for names, code in found for name in names.split(", ")]
+
+
+EXAMPLES = examples("")
+BATCHES = examples("a batch, ")
 WORDS = 50
 
 
@@ -67,6 +75,13 @@ def test_example_says_that_it_was_refused(name: str, code: str, engine: Engine) 
         with gate.hold(1, tokens=60_000):
             said = run(name, code, gate)
     assert "429 slots_busy" in said
+
+
+@pytest.mark.parametrize(("name", "code"), BATCHES, ids=[name for name, _ in BATCHES])
+def test_batch_gets_all_its_answers_through_a_short_line(name: str, code: str, engine: Engine) -> None:
+    with gateway(engine, "--max-active", "4", "--queue-max", "4") as gate:
+        assert "100 answers" in run(name, code, gate)
+        assert gate.status()["refused_total"] > 0
 
 
 def test_page_names_the_versions_that_were_tried() -> None:
