@@ -62,6 +62,20 @@ def test_no_page_has_what_a_merge_left_behind() -> None:
         assert not re.search(r"^(<{7}|>{7})", page.read_text(), re.MULTILINE), page.name
 
 
+def test_nobody_is_sent_to_an_index_for_our_name() -> None:
+    """Nothing of ours is published, and what is called `headgate` on PyPI is somebody else's."""
+    pages = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.py"))
+    for page in pages:
+        assert not re.search(r"install[^\n`]*['\" ]headgate\b", page.read_text()), page
+
+
+def test_caddy_cancels_when_a_client_leaves() -> None:
+    """With a negative `flush_interval` it reads a whole answer on: seen with 2.6, the slot was held to its end."""
+    caddy = (ROOT / "docs/deployment.md").read_text().partition("\nllm.example.org {")[2].partition("```")[0]
+    assert "reverse_proxy" in caddy
+    assert "flush_interval" not in caddy
+
+
 def test_pinned_requirements_name_no_index() -> None:
     pinned = [*(ROOT / "requirements").glob("*.txt"), *(ROOT / "tests").rglob("requirements*.txt")]
     pinned += (ROOT / "tests").rglob("package-lock.json")
