@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headgate.pool.launchers import Address, free_port
 from headgate.workbench.bench import load as load_module
+from headgate.workbench.bench import raw
 from headgate.workbench.bench.callers import Caller
 from headgate.workbench.bench.load import Load
-from headgate.workbench.bench.raw import End, Outcome, Plan, Record, Target
+from headgate.workbench.bench.raw import End, Header, Outcome, Plan, Record, Run, Target
 from headgate.workbench.bench.target import Aim
 from headgate.workbench.bench.trace import Entry
 from headgate.workbench.bench.words import Scale
@@ -254,6 +256,26 @@ def test_users_of_a_closed_load_do_not_hammer_at_a_door_that_nobody_opens() -> N
 
     records, _, _ = load(Plan(users=2, duration_s=0.1), at_once, meanwhile=closed)
     assert sum(record.reason == "no_connection" for record in records) <= 2
+
+
+def test_an_end_before_the_moment_it_was_due_takes_no_time(tmp_path: Path) -> None:
+    """A timer woke early and the connection was refused at once: the raw file had less than nothing, and was no one's."""
+
+    async def early(load: Load, server: Server) -> None:
+        del server
+        launch = load._launch
+
+        def before_it_is_due(one: load_module._One, body: bytes | None) -> asyncio.Task[None]:
+            one.at += 60
+            return launch(one, body)
+
+        load._launch = before_it_is_due  # type: ignore[method-assign]
+
+    records, end, _ = load(Plan(rate="100", arrivals="constant", duration_s=0.02), at_once, meanwhile=early)
+    assert [(record.ttft_s, record.latency_s) for record in records] == [(0.0, 0.0)] * 2
+    header = Header(started_at="", plan=Plan(), target=Target(url="", path="", model=""))
+    raw.write(tmp_path / "run.jsonl", Run(header, records, end))
+    assert len(raw.read(tmp_path / "run.jsonl").records) == 2
 
 
 def test_nobody_thinks_beyond_the_end_of_the_load() -> None:

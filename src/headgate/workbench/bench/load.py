@@ -333,8 +333,9 @@ class Load:
             outcome=seen.outcome,
             status=seen.status,
             reason=seen.reason,
-            ttft_s=round(seen.first_at - one.at, 6) if seen.first_at else None,
-            latency_s=round(now - one.at, 6),
+            # A loop's timer may wake a little early, and a refused connection takes less than that.
+            ttft_s=round(max(0.0, seen.first_at - one.at), 6) if seen.first_at else None,
+            latency_s=round(max(0.0, now - one.at), 6),
             prompt_tokens=seen.prompt_tokens,
             tokens=seen.events if seen.completion_tokens is None else seen.completion_tokens,
             estimated=estimated,
