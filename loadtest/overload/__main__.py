@@ -6,12 +6,15 @@ import argparse
 import sys
 
 from headgate.gate.orders import ORDERS, Name
+from loadtest import options
 from loadtest.overload.rehearsed import ENGINES, WORK, peak, run
+
+PROG = "python -m loadtest.overload"
 
 
 def main() -> int:
     """In virtual time, or on sockets."""
-    where = argparse.ArgumentParser(add_help=False)
+    where = argparse.ArgumentParser(prog=PROG, add_help=False)
     where.add_argument("--on", choices=["rehearsal", "sockets"], default="rehearsal")
     chosen, left = where.parse_known_args()
     if chosen.on == "sockets":
@@ -25,14 +28,20 @@ def main() -> int:
 def rehearse(arguments: list[str]) -> None:
     """Print a row for each engine and workload: good answers a second with no gate → with it, the median time to the
     first token with it, and its slots at the end."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--on", choices=["rehearsal", "sockets"], default="rehearsal", help="see --on sockets --help")
     parser.add_argument("--order", choices=sorted(ORDERS), default="fair")
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1, 2, 4], help="times the peak's load")
-    parser.add_argument("--seconds", type=float, default=150.0)
-    parser.add_argument("--warm-s", type=float, default=60.0, help="requests that came before are not looked at")
+    parser.add_argument(
+        "--loads", type=options.positive, nargs="+", default=[0.5, 1, 2, 4], help="times the peak's load"
+    )
+    parser.add_argument("--seconds", type=options.positive, default=150.0)
+    parser.add_argument(
+        "--warm-s", type=options.not_negative, default=60.0, help="requests that came before are not looked at"
+    )
     parser.add_argument("--seed", type=int, default=2)
     chosen = parser.parse_args(arguments)
+    if chosen.warm_s >= chosen.seconds:
+        parser.error("--warm-s takes less than --seconds")
     order: Name = chosen.order
     head = ["engine", "work", "peak by itself", *(f"at {load:g} ×" for load in chosen.loads)]
     print("| " + " | ".join(head) + " |")

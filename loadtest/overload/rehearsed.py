@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 
 from headgate.gate import Claim, Ledger, make_order
 from headgate.gate.limits import Limit
@@ -67,7 +67,7 @@ class Outcome:
     def found_s(self, within: float = 0.15) -> int:
         """Seconds after which the slots stayed as near as this to their mean in the run's second half."""
         half = self.history[len(self.history) // 2 :]
-        mean = sum(half) / len(half)
+        mean = fmean(half) if half else 0.0
         off = [at for at, slots in enumerate(self.history, 1) if abs(slots - mean) > within * mean]
         return off[-1] if off else 0
 

@@ -124,7 +124,7 @@ CASES: list[tuple[str, dict[str, float]]] = [
 
 def main() -> None:
     """Print a row for each burst, work and kind of slots."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.overload.returns", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4])
     chosen = parser.parse_args()
     print("| burst | work | slots | refused at first | in at the first return | most tries | all served after |")
@@ -134,8 +134,8 @@ def main() -> None:
             for slots in (None, 88):
                 came = [came_of(work, load, slots, seed) for seed in chosen.seeds]
                 asked, refused = (sum(getattr(each, name) for each in came) for name in ("asked", "refused"))
-                share = sum(each.in_at_first for each in came) / refused
-                row = [name, work, "auto" if slots is None else str(slots), f"{refused} of {asked}", f"{share:.0%}"]
+                share = f"{sum(each.in_at_first for each in came) / refused:.0%}" if refused else "–"
+                row = [name, work, "auto" if slots is None else str(slots), f"{refused} of {asked}", share]
                 row += [str(max(each.tries for each in came)), f"{max(each.over_s for each in came):.0f} s"]
                 print("| " + " | ".join(row) + " |", flush=True)
 

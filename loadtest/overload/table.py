@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headgate.workbench.bench import raw
 from headgate.workbench.bench.raw import Run
-from headgate.workbench.bench.summary import Summary, summarize
+from headgate.workbench.bench.summary import Summary, summarize, what
 from headgate.workbench.compare.medians import Judged, judged
 
 DIRECT = "direct"
@@ -19,7 +19,7 @@ def markdown(runs: Sequence[Run]) -> str:
     found = judged(sorted(runs, key=lambda run: (run.header.started_at, run.source)))
     plain = [one for one in found if one.summary.obeyed is None]
     obeyed = [one for one in found if one.summary.obeyed is not None]
-    parts = []
+    parts = _doubts(found)
     if plain:
         parts += [_goodput(plain), _detail(plain), _processes(plain)]
     if obeyed:
@@ -38,6 +38,21 @@ def in_short(run: Run) -> str:
     if seen.obeyed is not None and seen.obeyed.came_again:
         said += f", in at first return {seen.obeyed.in_at_first / seen.obeyed.came_again:.0%}"
     return said + (f", {slots} slots" if slots else "")
+
+
+def _doubts(found: Sequence[Judged]) -> list[str]:
+    """What makes a run worth little or nothing, before all figures."""
+    lines = []
+    for one in found:
+        seen, place = one.summary, one.run.header.place
+        said = list(seen.warnings)
+        if not seen.requests:
+            said.append("nothing was due after the warm-up")
+        elif seen.errors == seen.requests:
+            said.append("nobody was answered: " + ", ".join(f"{n} × {why}" for why, n in seen.by_reason.items()))
+        round_ = f", round {place.round}" if place is not None else ""
+        lines += [f"- {_rate(one)}/s, {one.target}{round_}: {what}" for what in said]
+    return ["\n".join(["To be doubted:", "", *lines])] if lines else []
 
 
 def _goodput(found: Sequence[Judged]) -> str:
@@ -190,9 +205,26 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Print the tables of the folders that are named."""
-    runs = [raw.read(path) for folder in sys.argv[1:] for path in sorted(Path(folder).glob("*.jsonl.gz"))]
+    """Print the tables of the folders that are named; status 2 where they make none."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.overload.table", description=main.__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    folders: list[Path] = parser.parse_args().folders
+    try:
+        runs = [raw.read(path) for folder in folders for path in sorted(folder.glob("*.jsonl.gz"))]
+    except raw.BadFile as error:
+        parser.error(str(error))
+    if not runs:
+        parser.error(f"no *.jsonl.gz in {', '.join(map(str, folders))}")
+    for run in runs:
+        if run.header.place is None or not _is_number(run.header.plan.rate):
+            parser.error(f"{run.source} is of another tool: see headgate report")
+    if len({(what(run.header), tuple(run.header.slo)) for run in runs}) > 1:
+        parser.error("these runs asked for different things, or are judged by different objectives")
     print(markdown(runs))
+
+
+def _is_number(rate: str | None) -> bool:
+    return rate is not None and rate.replace(".", "", 1).isdecimal()
 
 
 if __name__ == "__main__":

@@ -147,11 +147,11 @@ def errors(work: str, slots: int, order: Name, seeds: Sequence[int]) -> tuple[Er
 
 def main() -> None:
     """Print a row for each work and number of slots."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.overload.waits", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--order", choices=list(ORDERS), default="fair")
     chosen = parser.parse_args()
-    print("| work | slots | waited | forecast: off by | in the mean | shown: off by | in the mean |")
+    print("| work | slots | waited | forecast: off by | signed | shown: off by | signed |")
     print("|" + "---|" * 7)
     for work in WORK:
         for slots in (1, 2, 8, 88):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.overload.orders import greedy, jain, play, priorities
+from headgate.workbench.bench.figures import jain
+from loadtest.overload.orders import greedy, play, priorities
 
 HOW = {"seconds": 150.0, "warm_s": 60.0}
 
@@ -17,8 +18,8 @@ def test_equal_callers_get_equal_shares_though_one_asks_for_ten_times_as_much(se
     plain = play("fifo", greedy(28.0), "mixed", seed=seed, **HOW)
     fair = play("fair", greedy(28.0), "mixed", seed=seed, **HOW)
     tokens, before = ([each.tokens_per_s for each in found] for found in (fair, plain))
-    assert jain(tokens) >= 0.95
-    assert jain(before) < 0.5, "or the load says nothing"
+    assert (jain(tokens) or 0.0) >= 0.95
+    assert (jain(before) or 1.0) < 0.5, "or the load says nothing"
     assert sum(tokens) >= 0.98 * sum(before), "and nothing is lost by it"
 
 
@@ -28,7 +29,7 @@ EQUAL = "20 in, 40 out"
 def test_neither_do_answers_of_one_length_come_in_waves() -> None:
     """Else a wave empties the line, and its slots go to whoever comes next: to the one who asks most."""
     tokens = [each.tokens_per_s for each in play("fair", greedy(130.0), EQUAL, seed=2, **HOW)]
-    assert jain(tokens) >= 0.99
+    assert (jain(tokens) or 0.0) >= 0.99
     people, batch = priorities(43.0)
     (idle,) = play("fair", [people], EQUAL, seed=2, **HOW)
     high, _ = play("fair", [people, batch], EQUAL, seed=2, **HOW)

@@ -259,7 +259,7 @@ def test_users_of_a_closed_load_do_not_hammer_at_a_door_that_nobody_opens() -> N
 
 
 def test_an_end_before_the_moment_it_was_due_takes_no_time(tmp_path: Path) -> None:
-    """A timer woke early and the connection was refused at once: the raw file had less than nothing, and was no one's."""
+    """A timer woke early and the connection was refused at once: its raw file could not be read."""
 
     async def early(load: Load, server: Server) -> None:
         del server

@@ -283,6 +283,17 @@ def test_what_is_no_raw_file_is_one_line(tmp_path: Path, change: Any, why: str) 
     assert "\n" not in str(caught.value)
 
 
+def test_a_raw_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
+    """Ctrl-C while it was written left half of it, and where it replaced another, half of that."""
+    path = tmp_path / "run.jsonl.gz"
+    raw.write(path, run([ok()]))
+    broken = run([ok(), object()])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        raw.write(path, broken)
+    assert len(raw.read(path).records) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_raw_file_that_is_not_there_or_not_compressed_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="No such file"):
         raw.read(tmp_path / "none.jsonl")

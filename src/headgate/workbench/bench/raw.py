@@ -225,14 +225,22 @@ _line = msgspec.json.Decoder(Header | Record | End)
 
 
 def write(path: Path, run: Run) -> None:
-    """Write a run; ``….gz`` is compressed."""
+    """Write a run; ``….gz`` is compressed. A file has its name once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder = msgspec.json.Encoder(enc_hook=list)  # an array of gaps
     buffer = bytearray()
-    with gzip.open(path, "wb", 6) if path.suffix == ".gz" else path.open("wb") as file:
-        for line in (run.header, *run.records, run.end):
-            encoder.encode_into(line, buffer)
-            file.write(buffer + b"\n")
+    own = not path.exists() or (path.is_file() and not path.is_symlink())
+    part = path.with_name(f"{path.name}.part") if own else path
+    try:
+        with gzip.open(part, "wb", 6) if path.suffix == ".gz" else part.open("wb") as file:
+            for line in (run.header, *run.records, run.end):
+                encoder.encode_into(line, buffer)
+                file.write(buffer + b"\n")
+        if own:
+            part.replace(path)
+    finally:
+        if own:
+            part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Run:
