@@ -1,5 +1,7 @@
 """``python -m loadtest.fidelity``: see ``run``."""
 
+import sys
+
 from loadtest.fidelity.run import main
 
-main()
+sys.exit(main())

@@ -24,9 +24,9 @@ def markdown(real: Path, simulated: Path) -> str:
     """
     head = ["load", "its slowest round", *SHOWN.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name in sorted({path.stem[:-2] for path in simulated.glob("held-*-?.jsonl")}):
-        rounds = {path.name: seen(raw.read(path)) for path in real.glob(f"{name}-?.jsonl")}
-        played = {path.name: seen(raw.read(path)) for path in simulated.glob(f"{name}-?.jsonl") if path.name in rounds}
+    for name in sorted({_load(path) for path in simulated.glob("held-*.jsonl")}):
+        rounds = {path.name: seen(raw.read(path)) for path in real.glob(f"{name}-*.jsonl")}
+        played = {path.name: seen(raw.read(path)) for path in simulated.glob(f"{name}-*.jsonl") if path.name in rounds}
         if not played:
             continue
         file = max(played, key=lambda each: rounds[each].tokens_per_s)
@@ -35,6 +35,11 @@ def markdown(real: Path, simulated: Path) -> str:
         least = slowest.tokens_per_s / quickest.tokens_per_s - 1
         lines.append("| " + " | ".join([name.removeprefix("held-").replace("-", " "), f"{least:+.0%}", *cells]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _load(path: Path) -> str:
+    """Of a file that is called by its load and the number of the round."""
+    return path.stem.rpartition("-")[0]
 
 
 def _cell(name: str, real: Figures, simulated: Figures) -> str:

@@ -22,7 +22,6 @@ from typing import Any
 
 import httpx
 
-from loadtest.fidelity.engine import first_in_line
 from loadtest.overload import cores
 from tests.vllm.processes import Process, environment, processes, shared_memory, wait_until
 
@@ -125,7 +124,7 @@ class Gateway:
         with suppress(ProcessLookupError, FileNotFoundError):  # a thread that has just ended
             server = self.api_server().pid
             wanted = ((self.process.pid, cores.GATEWAY), (server, cores.SERVER), (os.getpid(), cores.CLIENT))
-            return all(first_in_line(process, priority) for process, priority in wanted)
+            return all(cores.first_in_line(process, priority) for process, priority in wanted)
         return True
 
     def status(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadtest.fidelity.engine import first_in_line
 from loadtest.overload import cores
 from tests.vllm.running import MODEL
 
@@ -42,7 +41,7 @@ def test_headgate_keeps_all_that_applies_to_a_real_vllm(start_gateway: StartGate
         text=True,
         timeout=WITHIN_S,
         check=False,
-        preexec_fn=(lambda: first_in_line(os.getpid(), cores.CLIENT)) if cores.two() else None,
+        preexec_fn=(lambda: cores.first_in_line(os.getpid(), cores.CLIENT)) if cores.two() else None,
     )
     assert ran.returncode == 0, ran.stderr
     verdicts = {result["case"]: result["verdict"] for result in json.loads(ran.stdout)["results"]}
