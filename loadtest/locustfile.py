@@ -36,13 +36,15 @@ from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from headgate.workbench.bench import arrivals, slo, tables, target
 from headgate.workbench.bench.answer import Answer, Seen
-from headgate.workbench.bench.callers import Caller
+from headgate.workbench.bench.callers import BadCaller, Caller
 from headgate.workbench.bench.figures import spread
 from headgate.workbench.bench.raw import Outcome, Plan
 from headgate.workbench.bench.workload import WORKLOADS, Workload, workload
 
 TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30
+NOBODY_THERE_S = 1.0
+"""Else the share of errors tells how fast a client can fail."""
 BAD = 2
 
 _REFUSED = re.compile(r"\b(429|503) ")
@@ -64,6 +66,21 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--model", default="", help="The first of /v1/models where empty.")
     parser.add_argument("--api-key", default="", env_var="HEADGATE_API_KEY", is_secret=True, help="Sent by all.")
     parser.add_argument("--slo", default="", help="TOML; latency p95 5 s, errors 0.1 % where empty.")
+
+
+class BadOption(Exception):
+    """One line that says which, and what it takes."""
+
+
+def check(options: Any) -> None:
+    """Refuse what is no load. Raises BadOption."""
+    if not 0 <= options.streaming_percent <= 100:
+        raise BadOption(f"--streaming-percent {options.streaming_percent}: it takes 0 to 100")
+    for name in ("input_tokens", "output_tokens"):
+        if getattr(options, name) < 1:
+            raise BadOption(f"--{name.replace('_', '-')} {getattr(options, name)}: it takes 1 at least")
+    if options.rate and options.shape:
+        raise BadOption("--rate is an open load and --shape a number of users: give one of them")
 
 
 class Load:
@@ -106,7 +123,7 @@ class Load:
         """Whether the next request of an open loop does."""
         return bool(self._dice.random() < self._streaming)
 
-    def send(self, *, stream: bool, due: float | None = None) -> None:
+    def send(self, *, stream: bool, due: float | None = None) -> Seen:
         """One request, from the moment it was due to its end, and its rows in Locust's statistics."""
         number, self._number = self._number, self._number + 1
         ask = self.work.ask(number, self.caller.name)
@@ -119,6 +136,12 @@ class Load:
             seen = answer.seen
             self.work.ended(ask, self.caller.name, seen.text if seen.outcome is Outcome.OK else None)
             self._tell(seen, began, f"{self.aim.target.path} {'streamed' if stream else 'whole'}")
+        return seen
+
+    def send_as_user(self, *, stream: bool) -> None:
+        """One request of a user, who doesn't hammer at a door that nobody opens."""
+        if self.send(stream=stream).reason == "no_connection":
+            gevent.sleep(NOBODY_THERE_S)
 
     def _exchange(self, answer: Answer, body: bytes, *, stream: bool) -> None:
         try:
@@ -126,8 +149,8 @@ class Load:
                 reply = self.client.request("POST", self.aim.target.path, body, self.headers)
                 answer.on_head(reply.status_code, [(n.lower().encode(), v.encode()) for n, v in reply.items()])
                 if stream and reply.status_code == 200:
-                    while event := reply.readline(b"\n\n"):
-                        answer.on_data(event)
+                    while line := reply.readline(b"\n"):  # not by events: theirs may end in CRLF
+                        answer.on_data(line)
                 answer.on_data(reply.read())
                 answer.on_end()
         except TimeoutError:
@@ -182,16 +205,17 @@ def load_of(environment: Any) -> Load:
 def prepare(environment: Any, **_: Any) -> None:
     """Look at the target before the first user comes: what it takes, and how many tokens a word is."""
     options = environment.parsed_options
-    StreamingUser.weight = options.streaming_percent
-    WholeUser.weight = 100 - StreamingUser.weight
     environment.headgate_load = environment.headgate_slo = environment.process_exit_code = None
     # Locust's own is none: whoever is under way at the end would be in no figure, the slowest among them.
     environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT_S
     try:
+        check(options)
+        StreamingUser.weight = options.streaming_percent
+        WholeUser.weight = 100 - StreamingUser.weight
         if not isinstance(environment.runner, WorkerRunner):  # who judges nothing, and may not have the file
             environment.headgate_slo = slo.read(Path(options.slo)) if options.slo else list(slo.DEFAULT)
         load = environment.headgate_load = Load(environment)
-    except (target.Unreachable, slo.BadSlo) as error:
+    except (BadOption, BadCaller, target.Unreachable, slo.BadSlo) as error:
         log.error("%s", error)
         environment.process_exit_code = BAD
     else:
@@ -206,7 +230,7 @@ class StreamingUser(User):  # type: ignore[misc]  # Locust's classes are untyped
     @task  # type: ignore[untyped-decorator]
     def chat(self) -> None:
         """One request after the other."""
-        load_of(self.environment).send(stream=True)
+        load_of(self.environment).send_as_user(stream=True)
 
 
 class WholeUser(User):  # type: ignore[misc]
@@ -217,7 +241,7 @@ class WholeUser(User):  # type: ignore[misc]
     @task  # type: ignore[untyped-decorator]
     def chat(self) -> None:
         """One request after the other."""
-        load_of(self.environment).send(stream=False)
+        load_of(self.environment).send_as_user(stream=False)
 
 
 class Arrivals(User):  # type: ignore[misc]

@@ -32,8 +32,8 @@ def markdown(real: Path, simulated: Path) -> str:
         file = max(played, key=lambda each: rounds[each].tokens_per_s)
         quickest, slowest = rounds[file], min(rounds.values(), key=lambda each: each.tokens_per_s)
         cells = [_cell(field, quickest, played[file]) for field in SHOWN]
-        least = slowest.tokens_per_s / quickest.tokens_per_s - 1
-        lines.append("| " + " | ".join([name.removeprefix("held-").replace("-", " "), f"{least:+.0%}", *cells]) + " |")
+        least = f"{slowest.tokens_per_s / quickest.tokens_per_s - 1:+.0%}" if len(rounds) > 1 else "–"
+        lines.append("| " + " | ".join([name.removeprefix("held-").replace("-", " "), least, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from headgate.workbench.compare.start import Engine, running
+from headgate.workbench.compare.targets import Candidate
 from tests.wire.gateway import wait_until
 from tests.workbench.running import environment, gateway
 
@@ -119,6 +121,27 @@ def test_refusals_have_a_bound_of_their_own(locust: str, tmp_path: Path) -> None
     assert "met    refusals 0 %" not in done.stdout
 
 
+def test_a_first_token_is_seen_when_it_comes_whatever_lines_end_in(locust: str, tmp_path: Path) -> None:
+    """Where they end in CRLF it was seen with the last one, and there were no gaps between tokens."""
+    crlf = """--load-s 0 --base-s 0.02 --fault '{"kind":"crlf","times":null}'"""
+    with running(Candidate("simulated", direct=True), Engine(args=crlf), 30.0) as url:
+        done, rows = headless(locust, tmp_path, url, "-u", "1", "-t", "3s", "--streaming-percent", "100")
+    assert done.returncode == 0, done.stderr
+    whole, first, gap = (
+        float(rows[kind, STREAMED]["Average Response Time"]) for kind in ("POST", "TTFT", "inter-token")
+    )
+    assert first < whole / 2
+    assert gap > 5
+
+
+def test_users_do_not_hammer_at_a_door_that_nobody_opens(locust: str, tmp_path: Path) -> None:
+    """An engine that was gone for two seconds made 3,741 errors of two users."""
+    died = """--load-s 0 --fault '{"kind":"crash","after_requests":12}'"""
+    with running(Candidate("simulated", direct=True), Engine(args=died), 30.0) as url:
+        _, rows = headless(locust, tmp_path, url, "-u", "2", "-t", "3s")
+    assert 1 <= sum(int(row["Failure Count"]) for (kind, _), row in rows.items() if kind == "POST") <= 12
+
+
 @pytest.mark.parametrize("kind", ["conversation", "shared-prefix", "mixed"])
 def test_every_workload_is_answered_and_users_follow_a_shape(
     locust: str, served: str, tmp_path: Path, kind: str
@@ -137,6 +160,10 @@ def test_every_workload_is_answered_and_users_follow_a_shape(
         (["--rate", "nonsense"], "'nonsense' is no rate."),
         (["--shape", "nonsense"], "'nonsense' is no rate."),
         (["--slo", "none.toml"], "none.toml: No such file or directory"),
+        (["--streaming-percent", "150"], "--streaming-percent 150: it takes 0 to 100"),
+        (["--output-tokens", "0"], "--output-tokens 0: it takes 1 at least"),
+        (["--rate", "5", "--shape", "ramp:1-5"], "give one of them"),
+        (["--api-key", "a\nb"], "keys and headers are visible ASCII"),
     ],
 )
 def test_a_load_that_cannot_be_is_told_in_one_line(locust: str, tmp_path: Path, flags: list[str], why: str) -> None:
