@@ -31,6 +31,7 @@ from loadtest.chaos.faults import Faults
 from loadtest.chaos.plan import KINDS, plan
 from loadtest.chaos.report import render
 from loadtest.chaos.stage import MAX_ACTIVE, Stage, StageError, get, total, wait
+from loadtest.options import count, positive
 from loadtest.overhead.bench import REPO
 from loadtest.overhead.run import leave, machine, one_of, source
 
@@ -380,7 +381,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "source": source(),
         **figures,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"chaos-{started:%Y%m%dT%H%M%SZ}.json"
     path.write_text(json.dumps(raw, indent=1) + "\n")
     print(f"{render(raw)}\nraw figures: {path}")
@@ -392,14 +392,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m loadtest.chaos", description="Load and faults at once, and whether the gateway's promises held."
     )
     parser.add_argument("--profile", type=_profile, default="short", help=f"{', '.join(PROFILES)} (short)")
-    parser.add_argument("--requests", type=int, help="how many in all (the profile's)")
+    parser.add_argument("--requests", type=count, help="how many in all (the profile's)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31), help="repeats a plan")
     parser.add_argument("--faults", type=one_of(KINDS), default=",".join(KINDS), help=f"of: {', '.join(KINDS)}")
-    parser.add_argument("--every", type=int, help="a fault every so many requests (the profile's)")
-    parser.add_argument("--limit-s", type=float, help="longest it may take (120 s and 10 ms a request)")
+    parser.add_argument("--every", type=count, help="a fault every so many requests (the profile's)")
+    parser.add_argument("--limit-s", type=positive, help="longest it may take (120 s and 10 ms a request)")
     parser.add_argument("--results", type=Path, default=REPO / "results", metavar="DIR", help="for the raw file")
     parser.add_argument("--keep-log", type=Path, metavar="FILE", help="where the gateway's last log lines go")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not options.faults:
+        parser.error("--faults names none")
+    try:
+        options.results.mkdir(parents=True, exist_ok=True)  # now, and not when there is something to be kept
+        if options.keep_log is not None:
+            options.keep_log.open("ab").close()
+    except OSError as error:
+        parser.error(f"{error.filename} can't be written: {error.strerror}")
+    return options
 
 
 def _profile(name: str) -> Profile:

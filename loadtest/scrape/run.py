@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from loadtest.options import count, positive
 from loadtest.overhead.bench import REPO, Cores, RoundError, free_ports, wait_until_healthy, wait_until_serving
 from loadtest.overhead.client import Job, job_line
 from loadtest.overhead.processes import Process
-from loadtest.overhead.run import leave, machine, say, source
+from loadtest.overhead.run import leave, machine, one_of, say, source
 from loadtest.overhead.targets import Absent, Site, headgate
 from loadtest.overhead.wire import MODEL
 
@@ -138,10 +139,14 @@ class Bench:
 
     def until_active(self, count: int) -> None:
         give_up_at = time.monotonic() + READY_WITHIN_S
-        while json.loads(self.scraper.get("/status"))["slots"]["active"] != count:
+        while self.active() != count:
             if time.monotonic() > give_up_at:
                 raise RoundError(f"there were never {count} streams")
             time.sleep(0.05)
+
+    def active(self) -> int:
+        """How many streams there are."""
+        return int(json.loads(self.scraper.get("/status"))["slots"]["active"])
 
     def window(self, wall_s: float, page: str, scrapes: int) -> Window:
         """Scrape so many times, spread over this time."""
@@ -175,6 +180,8 @@ def measure(bench: Bench, streams: int, options: argparse.Namespace) -> list[Cos
             quiet = bench.window(options.window_s, page, 0)
             scraping = bench.window(options.window_s, page, options.scrapes)
             seen[page].append(cost_ms(quiet, scraping, options.scrapes))
+    if (left := bench.active()) != streams:
+        raise RoundError(f"{left} of {streams} streams were left at the end")
     sizes = {page: len(bench.scraper.get(*PAGES[page])) for page in options.pages}
     return [Cost(page, streams, rounds_ms, sizes[page]) for page, rounds_ms in seen.items()]
 
@@ -230,15 +237,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m loadtest.scrape",
         description="What a scrape of /metrics costs the gateway. Exit status 1 where it is over the limit.",
     )
-    parser.add_argument("--streams", type=int, default=1000, help="(1000)")
-    parser.add_argument("--interval-ms", type=float, default=200.0, help="between two events of a stream (200)")
-    parser.add_argument("--scrapes", type=int, default=40, help="in a window (40)")
-    parser.add_argument("--window-s", type=float, default=4.0, help="(4)")
-    parser.add_argument("--rounds", type=int, default=5, help="(5)")
-    parser.add_argument("--pages", type=lambda text: text.split(","), default=list(PAGES), help=",".join(PAGES))
-    parser.add_argument("--limit-ms", type=float, default=10.0, help="of text and OpenMetrics (10)")
+    parser.add_argument("--streams", type=count, default=1000, help="(1000)")
+    parser.add_argument("--interval-ms", type=positive, default=200.0, help="between two events of a stream (200)")
+    parser.add_argument("--scrapes", type=count, default=40, help="in a window (40)")
+    parser.add_argument("--window-s", type=positive, default=4.0, help="(4)")
+    parser.add_argument("--rounds", type=count, default=5, help="(5)")
+    parser.add_argument("--pages", type=one_of(PAGES), default=",".join(PAGES), help=f"of: {', '.join(PAGES)}")
+    parser.add_argument("--limit-ms", type=positive, default=10.0, help="of text and OpenMetrics (10)")
     parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse_args(arguments)
-    if unknown := set(options.pages) - set(PAGES):
-        parser.error(f"no such page: {', '.join(sorted(unknown))}")
+    if not options.pages:
+        parser.error("--pages names none")
     return options

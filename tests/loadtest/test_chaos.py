@@ -15,6 +15,7 @@ from loadtest.chaos.asks import ask
 from loadtest.chaos.books import Books, Excuse, Outcome
 from loadtest.chaos.clients import judge
 from loadtest.chaos.plan import ENDS_ENGINE, ENDS_GATEWAY, KINDS, plan
+from loadtest.chaos.run import main
 
 ROOT = Path(__file__).parents[2]
 SEED = os.environ.get("CHAOS_SEED", "7")
@@ -116,6 +117,27 @@ def test_a_client_takes_an_answer_for_good_only_to_the_letter() -> None:
     assert judge(asked, 200, stream(first, done=False) + error)[:2] == (Outcome.ERROR_EVENT, "engine_failed")
     assert judge(asked, 503, b'{"error":{"message":"","code":"draining"}}')[:2] == (Outcome.REFUSED, "draining")
     assert judge(asked, 503, b"")[0] is Outcome.WRONG
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--requests", "0"], "'0' is no whole number from 1"),
+        (["--every", "-1"], "'-1' is no whole number from 1"),
+        (["--limit-s", "0"], "'0' is not above 0"),
+        (["--faults", ","], "--faults names none"),
+        (["--results", "/proc/none"], "/proc/none can't be written: No such file or directory"),
+        (["--keep-log", "/nowhere/log"], "/nowhere/log can't be written: No such file or directory"),
+    ],
+)
+def test_a_run_that_cannot_be_is_one_line_and_2(
+    flags: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that can't be written was found out after the run; 0 requests were the profile's."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--results", str(tmp_path), *flags])
+    assert ended.value.code == 2
+    assert why in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.chaos
