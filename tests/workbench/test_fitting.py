@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from headgate.simulator import constants as numbers
 from headgate.simulator.constants import Constants, Limits
 from headgate.workbench.bench import raw
-from headgate.workbench.fitting.command import chosen, fit
+from headgate.workbench.fitting.command import chosen, fit, one_engine, short
 from headgate.workbench.fitting.play import Figures, Load, Unfit, load_of, play, seen
 from headgate.workbench.fitting.search import Sample, search
 
@@ -113,6 +113,34 @@ def test_measurements_that_cannot_tell_the_constants_apart_are_refused(tmp_path:
         assert ended.exit_code == 2
         assert why in ended.output
     assert not (tmp_path / "c.toml").exists()
+
+
+def test_files_of_two_engines_are_refused_by_name() -> None:
+    """In a folder of `headgate compare` the quickest target's run was taken of each load, one here and one there."""
+    one = raw.read(FILES[0])
+    target = msgspec.structs.replace(one.header.target, server="Headgate 0.1.0, 4 slots, a line of 16")
+    other = raw.Run(msgspec.structs.replace(one.header, target=target), one.records, one.end, "other.jsonl")
+    with pytest.raises(
+        Unfit, match=r"^two engines: vllm-1-at-once-100-in.jsonl.gz is of tiny \(version 0.32.0\), other"
+    ):
+        one_engine([one, other])
+    one_engine([one, one])
+
+
+def test_a_request_longer_than_the_limits_allow_is_named_with_its_flag(tmp_path: Path) -> None:
+    """It was "longer than max_model_len", of whatever file."""
+    given = [*map(str, FILES), "--max-model-len", "512", "--out", str(tmp_path / "c.toml")]
+    refused = CliRunner().invoke(fit, given)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("headgate simulate --fit: vllm-1-at-once-800-in.jsonl.gz: ")
+    assert refused.stderr.endswith("tokens in one request: give the engine's own --max-model-len\n")
+
+
+@pytest.mark.parametrize("value", [0.0, 0.00002047, 0.0996, 0.99999, 1.0, 12.3456])
+def test_a_constant_is_written_as_toml_reads_it(value: float) -> None:
+    """Of one just below 1 it was "1.", which is none."""
+    read = msgspec.toml.decode(f"x = {short(value)}")["x"]
+    assert read == pytest.approx(value, rel=1e-3)
 
 
 def test_what_cannot_be_played_again_is_refused_and_says_why() -> None:

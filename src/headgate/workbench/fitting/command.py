@@ -54,7 +54,10 @@ def fit(files: tuple[Path, ...], out: Path, **sizes: Any) -> None:
     """
     try:
         limits = Limits(**sizes)
-        samples = chosen([raw.read(path) for path in raw_files(files)])
+        runs = [raw.read(path) for path in raw_files(files)]
+        one_engine(runs)
+        samples = chosen(runs)
+        fits(samples, limits)
         found = search(samples, limits)
     except (BadFile, Unfit, ValueError) as error:
         click.echo(f"headgate simulate --fit: {error}", err=True)
@@ -66,6 +69,24 @@ def fit(files: tuple[Path, ...], out: Path, **sizes: Any) -> None:
         click.echo(f"headgate simulate --fit: {out} can't be written: {error.strerror}", err=True)
         raise SystemExit(2) from None
     click.echo(f"\nheadgate simulate --constants {out}")
+
+
+def one_engine(runs: list[Run]) -> None:
+    """Of one load the quickest run counts, which must not be another engine's. Raises Unfit."""
+    asked = {
+        f"{t.model} ({t.server})" if t.server else t.model: run.source for run in runs for t in [run.header.target]
+    }
+    if len(asked) > 1:
+        (one, file), (other, another), *_ = asked.items()
+        raise Unfit(f"two engines: {file} is of {one}, {another} of {other}")
+
+
+def fits(samples: list[Sample], limits: Limits) -> None:
+    """Whether the limits allow what was asked. Raises Unfit."""
+    for sample in samples:
+        longest = max(prompt + answer for _, prompt, answer in sample.load.asks)
+        if longest > limits.max_model_len:
+            raise Unfit(f"{sample.name}: {longest} tokens in one request: give the engine's own --max-model-len")
 
 
 def chosen(runs: list[Run]) -> list[Sample]:
@@ -84,7 +105,7 @@ def written(found: Found, limits: Limits, samples: list[Sample]) -> str:
     """The file of constants."""
     constants = asdict(found.constants)
     lines = [f"# Fitted by `headgate simulate --fit` to {', '.join(sample.name for sample in samples)}."]
-    lines += [f"{name} = {_short(constants[name])}" for name in FITTED]
+    lines += [f"{name} = {short(constants[name])}" for name in FITTED]
     sizes = {f.name: getattr(limits, f.name) for f in fields(Limits) if f.type == "int"}
     return "\n".join([*lines, *(f"{name} = {value}" for name, value in sizes.items())]) + "\n"
 
@@ -95,7 +116,7 @@ def said(found: Found, samples: list[Sample]) -> str:
     default = Constants()
     for name in FITTED:
         note = "  the files don't tell it: vary users and prompts" if name in found.untold else ""
-        value = _short(getattr(found.constants, name))
+        value = short(getattr(found.constants, name))
         lines.append(f"{name:<20} {value:>14}  (default {getattr(default, name):g}){note}")
     width = max(len(sample.name) for sample in samples)
     lines += ["", "played again, and how far off".ljust(width) + "".join(f"{name:>17}" for name in _SHOWN.values())]
@@ -105,6 +126,12 @@ def said(found: Found, samples: list[Sample]) -> str:
     return "\n".join(lines)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Four figures, written out."""
-    return f"{value:.{3 - int(log10(value)) + 1}f}".rstrip("0") if 0 < value < 1 else f"{value:.4g}" if value else "0.0"
+    return (
+        f"{value:.{3 - int(log10(value)) + 1}f}".rstrip("0").rstrip(".")
+        if 0 < value < 1
+        else f"{value:.4g}"
+        if value
+        else "0.0"
+    )
