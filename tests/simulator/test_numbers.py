@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 
 from headgate.simulator import text
+from headgate.simulator.cli import main
 from headgate.simulator.constants import Constants, Limits, load
 
 if TYPE_CHECKING:
@@ -39,12 +41,33 @@ def test_a_wrong_file_of_constants_is_refused_with_its_name(tmp_path: Path, cont
 
 def test_numbers_that_are_none_are_refused_by_name() -> None:
     """From the command line a negative or endless duration was taken, and from a file half a sequence."""
-    with pytest.raises(ValueError, match="base_s must be a number of at least 0, not -1"):
+    with pytest.raises(ValueError, match="base_s must be a number from 0 to 1,000,000,000, not -1"):
         Constants(base_s=-1.0)
-    with pytest.raises(ValueError, match="must be a number of at least 0, not nan"):
+    with pytest.raises(ValueError, match="must be a number from 0 to 1,000,000,000, not nan"):
         Constants(base_s=1.0).sped_up(nan)
     with pytest.raises(ValueError, match=r"max_num_seqs must be a whole number of at least 1, not 2\.5"):
         Limits(max_num_seqs=2.5)  # type: ignore[arg-type]  # as a file may have it
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--speed", "1e-300"], "base_s must be a number from 0 to 1,000,000,000"),
+        (["--load-s", "1e308"], "load_s must be a number from 0 to 1,000,000,000"),
+        (["--draw-lengths", "inf"], "draw_lengths must be a number from 1 to 1,000,000,000, not inf"),
+        (["--draw-lengths", "nan"], "draw_lengths must be a number from 1"),
+        (["--shutdown-timeout", "-1"], "shutdown_timeout must be a number from 0"),
+        (["--fault", '{"kind":"stall","seconds":-1}'], "not a fault: Expected `float` >= 0.0 - at `$.seconds`"),
+        (["--fault", '{"kind":"error","status":99999}'], "not a fault: Expected `int` <= 599 - at `$.status`"),
+        (["--fault", '{"kind":"dribble","bytes":0}'], "not a fault: Expected `int` >= 1 - at `$.bytes`"),
+        (["--fault", '{"kind":"cut","times":0}'], "not a fault: Expected `int` >= 1 - at `$.times`"),
+    ],
+)
+def test_what_no_clock_can_count_to_is_refused_before_the_start(flags: list[str], why: str) -> None:
+    """The start was a traceback, or each request an error 500."""
+    refused = CliRunner().invoke(main, flags)
+    assert refused.exit_code == 2
+    assert why in refused.stderr
 
 
 def test_limits_that_hold_no_whole_sequence_are_refused() -> None:

@@ -59,7 +59,7 @@ def _not_here(_: click.Context, __: click.Parameter, wanted: bool) -> None:
 @click.option("--block-size", type=int, help=f"Tokens in a block. [{_SIZES.block_size}]")
 @click.option("--prefix-caching/--no-prefix-caching", default=None, help="Keep computed prompts. [on]")
 @click.option("--batching", type=click.Choice(["continuous", "static"]), help="Who may join a batch. [continuous]")
-@click.option("--draw-lengths", type=click.FloatRange(min=1), help="Mean tokens at which answers end by themselves.")
+@click.option("--draw-lengths", type=float, help="Mean tokens at which answers end by themselves.")
 @click.option("--length-shape", type=click.Choice(["geometric", "lognormal"]), default="geometric", show_default=True)
 @click.option("--enable-sleep-mode", is_flag=True, help="Open /sleep, /wake_up and /is_sleeping.")
 @click.option("--api-key", multiple=True, help="Guard /v1; also VLLM_API_KEY.")
@@ -87,6 +87,9 @@ def main(host: str, port: int, model_name: tuple[str, ...], file: Path | None, s
         if given["batching"] is not None:
             sizes["static_batching"] = given["batching"] == "static"
         limits = numbers.Limits(**sizes)
+        for name, least in (("draw_lengths", 1), ("shutdown_timeout", 0)):
+            if given[name] is not None and not least <= given[name] <= numbers.MOST:
+                raise ValueError(f"{name} must be a number from {least} to {numbers.MOST:,}, not {given[name]}")
         faults = [fault for raw in given["fault"] for fault in failing.parse(raw)]
     except ValueError as error:
         raise click.UsageError(str(error)) from error

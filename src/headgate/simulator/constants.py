@@ -8,7 +8,6 @@ in ``scheduler``.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +15,8 @@ import msgspec
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MOST = 1_000_000_000
+MOST = 1_000_000_000
+"""No duration and no number is larger: what no clock can count to is a slip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Constants:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not 0 <= value < inf:
-                raise ValueError(f"{field.name} must be a number of at least 0, not {value}")
+            if not 0 <= value <= MOST:
+                raise ValueError(f"{field.name} must be a number from 0 to {MOST:,}, not {value}")
 
     def step_s(self, running: int, prefill_tokens: int, context_tokens: int = 0) -> float:
         """Seconds that one step takes with so many sequences in it, prompt tokens computed and tokens attended to."""
@@ -108,7 +108,7 @@ def load(path: Path) -> tuple[Constants, dict[str, Any]]:
     if unknown := sorted(set(values) - times - sizes):
         raise ValueError(f"{path}: unknown constant {unknown[0]!r}")
     for name, value in values.items():
-        if not isinstance(value, int | float) or not 0 <= value <= _MOST:
-            raise ValueError(f"{path}: {name} must be a number from 0 to {_MOST:,}, not {value!r:.40}")
+        if not isinstance(value, int | float) or not 0 <= value <= MOST:
+            raise ValueError(f"{path}: {name} must be a number from 0 to {MOST:,}, not {value!r:.40}")
     durations = {k: float(v) for k, v in values.items() if k in times}
     return replace(Constants(), **durations), {k: v for k, v in values.items() if k in sizes}

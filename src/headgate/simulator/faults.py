@@ -15,9 +15,11 @@ Pure: what a fault does to a connection is in ``wire``, to the process in ``serv
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from headgate.simulator.constants import MOST
 
 Kind = Literal[
     "crash",
@@ -69,14 +71,14 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_o
     """One fault; ``KINDS`` says which there are. ``seconds`` are seconds, ``bytes`` bytes."""
 
     kind: Kind
-    after_events: int | None = None
-    after_requests: int | None = None
-    times: int | None = 1
-    seconds: float | None = None
-    exit_code: int | None = None
-    status: int = 500
+    after_events: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    after_requests: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    times: Annotated[int, msgspec.Meta(ge=1)] | None = 1
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=MOST)] | None = None
+    exit_code: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 500
     message: str = "a fault was asked for"
-    bytes: int | None = None
+    bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     path: str | None = None
     text: str | None = None
 
