@@ -182,19 +182,24 @@ class Runs:
         cpu = [_cpu(one) for one in standing]
         machine, began = machine_busy_ns(), time.monotonic()
         looked = began
-        while any(process.exit_status is None for process, _ in clients):
+        spent: dict[str, dict[str, float]] = {}
+        """Of each while its own client ran: side by side, one is done long before another has its last answers."""
+        while len(spent) < len(clients):
             time.sleep(0.2)
+            for one, before, (process, _) in zip(standing, cpu, clients, strict=True):
+                if process.exit_status is not None and one.word not in spent:
+                    wall_ns = (time.monotonic() - began) * 1e9
+                    spent[one.word] = {what: (ns - before[what]) / wall_ns for what, ns in _cpu(one).items()}
             if time.monotonic() - looked >= LOOK_S:
                 looked = time.monotonic()
                 for one, (process, _) in zip(standing, clients, strict=True):
                     if one.ended():
                         process.stop()
-                    else:
+                    elif one.word not in spent:
                         one.look(looked - began)
-        wall_ns = (time.monotonic() - began) * 1e9
-        busy = (machine_busy_ns() - machine) / wall_ns
+        busy = (machine_busy_ns() - machine) / ((time.monotonic() - began) * 1e9)
         failures = []
-        for one, before, (process, task) in zip(standing, cpu, clients, strict=True):
+        for one, (process, task) in zip(standing, clients, strict=True):
             name = f"{load}, {one.word}"
             if ended := one.ended():
                 failures.append(f"{name}: {ended}")
@@ -203,9 +208,8 @@ class Runs:
                 said = last_words(self._folder / "client.log")
                 failures.append(f"{name}: the client ended with status {process.exit_status}: {said}")
                 continue
-            spent = {what: ns - before[what] for what, ns in _cpu(one).items()}
             settings = {
-                **{f"{what}_cpu": f"{ns / wall_ns:.2f}" for what, ns in spent.items()},
+                **{f"{what}_cpu": f"{part:.2f}" for what, part in spent[one.word].items()},
                 "machine_cpu": f"{busy:.2f}",
                 **({"slots": " ".join(one.slots)} if one.slots else {}),
                 **one.seen,

@@ -69,7 +69,9 @@ def _goodput(found: Sequence[Judged]) -> str:
 
 
 def _detail(found: Sequence[Judged]) -> str:
-    rows = [["offered", "target", "answered/s", "TTFT p50", "TTFT p99", "latency p99", "refused", "errors", "slots"]]
+    """Of fewer than a hundred requests the 99th percentile is the longest: so how many they were is there, too."""
+    names = ["requests", "answered/s", "TTFT p50", "TTFT p99", "latency p99", "refused", "errors", "slots"]
+    rows = [["offered", "target", *names]]
     for rate in _rates(found):
         for target in _targets(found):
             group = [one for one in found if one.target == target and _rate(one) == rate]
@@ -79,6 +81,7 @@ def _detail(found: Sequence[Judged]) -> str:
                 [
                     f"{rate}/s",
                     target,
+                    f"{sum(one.summary.requests for one in group):,}",
                     _mean([one.summary.answered_per_s for one in group]),
                     _seconds(group, lambda s: s.ttft.p50 if s.ttft else None),
                     _seconds(group, lambda s: s.ttft.p99 if s.ttft else None),
