@@ -64,6 +64,11 @@ def test_chat_whole_and_streamed_goes_through_with_the_key_that_setup_made(stack
     assert body.count("data: {") >= 5
 
 
+def test_check_says_in_a_container_like_the_gateways_what_will_work(stack: Stack) -> None:
+    told = stack.compose("run", "--rm", "gateway", "check")
+    assert "`headgate serve` would listen on 0.0.0.0:8080" in told
+
+
 @pytest.mark.parametrize("key", ["", "wrong"])
 def test_nobody_gets_in_without_the_key(stack: Stack, key: str) -> None:
     status, body = stack.chat(key=key)
