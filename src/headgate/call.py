@@ -14,10 +14,10 @@ import msgspec
 
 from headgate.gate import Lease
 from headgate.keys import Key
-from headgate.openai import Asked
 from headgate.quotas import Taken
 from headgate.relay.reply import Plan, Reply
 from headgate.relay.upstream import Upstream
+from headgate.shapes import Asked
 from headgate.telemetry.slo import Objectives
 from headgate.telemetry.tracecontext import TraceContext
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from headgate import shapes
 from headgate.errors import Reason, Refusal
+from headgate.shapes import ABSENT, SEQUENCES_MOST, Asked
 
 
 class Dialect(Enum):
@@ -41,67 +43,11 @@ def id_headers(dialect: Dialect, request_id: str) -> list[tuple[bytes, bytes]]:
 
 _PARTS = 64
 
-SEQUENCES_MOST = 1 << 14
-"""vLLM's own limit for ``n``, which older ones lack; nor may a request bring more prompts."""
-
-_Sequences = Annotated[int, msgspec.Meta(ge=1, le=SEQUENCES_MOST)]
-_Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
-_ABSENT = msgspec.Raw()
 _UNSET = (b"", b"null")
 
 
-class _Body(msgspec.Struct):
-    model: str
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    n: _Sequences | None = None
-    max_tokens: _Tokens | None = None
-    max_completion_tokens: _Tokens | None = None
-    max_output_tokens: _Tokens | None = None
-    prompt: msgspec.Raw = _ABSENT
-    prompt_embeds: msgspec.Raw = _ABSENT
-    input: msgspec.Raw = _ABSENT
-    messages: msgspec.Raw = _ABSENT
-    background: bool | None = None
-    previous_response_id: str | None = None
-
-
-class _Scored(msgspec.Struct):
-    text_1: msgspec.Raw = _ABSENT
-    text_2: msgspec.Raw = _ABSENT
-    data_1: msgspec.Raw = _ABSENT
-    data_2: msgspec.Raw = _ABSENT
-    queries: msgspec.Raw = _ABSENT
-    documents: msgspec.Raw = _ABSENT
-    items: msgspec.Raw = _ABSENT
-
-
-class _Generate(msgspec.Struct, forbid_unknown_fields=False):
-    prompt: str
-    model: str | None = None
-    stream: msgspec.Raw = _ABSENT
-
-
-class _Set(msgspec.Struct):
-    """The fields that are set in a caller's JSON, as they stand there."""
-
-    model: msgspec.Raw = _ABSENT
-    stream_options: msgspec.Raw = _ABSENT
-    include_usage: msgspec.Raw = _ABSENT
-
-
-_body = msgspec.json.Decoder(_Body)
-_scored = msgspec.json.Decoder(_Scored)
-_generate = msgspec.json.Decoder(_Generate)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _most = msgspec.json.Decoder(tuple[(msgspec.Raw,) * SEQUENCES_MOST])  # type: ignore[misc]  # it is none to be checked
-_set = msgspec.json.Decoder(_Set)
 _TASK = re.compile(
     rb'"content"\s*:\s*"### Task:\\n(?:Generate a concise|Generate \d-\d broad tags|(?:Predict|Suggest) \d-\d )'
 )
@@ -122,33 +68,6 @@ _AT = re.compile(r" - at `\$\.?(.*)`$")
 _MISSING = re.compile(r"missing required field `(.*)`")
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """What the gateway has read of a request.
-
-    Attributes:
-        model: the model's name, as the caller wrote it.
-        stream: whether events are asked for.
-        include_usage: whether the caller asked for usage in the stream.
-        sequences: how many sequences the engine will make of it (``n`` × prompts), at least 1.
-        has_stream_options: whether the body has ``stream_options`` already.
-        max_tokens: how many tokens a sequence may have at most, where the caller said so.
-        in_background: nobody waits for it: a user interface asks for a title, tags or the like.
-        media_bytes: how much of the body says nothing of its tokens: pictures and sounds, all but what each is taken
-            for.
-        follows: it goes on from a response that an engine remembers.
-    """
-
-    model: str
-    stream: bool = False
-    include_usage: bool = False
-    sequences: int = 1
-    has_stream_options: bool = False
-    max_tokens: int | None = None
-    in_background: bool = False
-    media_bytes: int = 0
-    follows: bool = False
-
-
 def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
     """Read a JSON body.
 
@@ -162,7 +81,7 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
     try:
         if not body.isascii():
             body.decode()  # the decoder doesn't look into strings that it skips
-        fields = _body.decode(body)
+        fields = shapes.body.decode(body)
     except UNREADABLE as error:
         raise _invalid(error, body) from None
     if not fields.model:
@@ -180,10 +99,10 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         )
     prompts = 1
     # An API reads one of them, and where it must have `messages` they are one conversation.
-    for several in (fields.prompt, fields.input, _ABSENT if "messages" in required else fields.messages):
-        if several is not _ABSENT:
+    for several in (fields.prompt, fields.input, ABSENT if "messages" in required else fields.messages):
+        if several is not ABSENT:
             prompts = max(prompts, _count_prompts(several))
-    if fields.prompt_embeds is not _ABSENT and _is_set(fields.prompt_embeds):  # they come beside the other prompts
+    if fields.prompt_embeds is not ABSENT and _is_set(fields.prompt_embeds):  # they come beside the other prompts
         prompts = _count_prompts(fields.prompt_embeds) + (prompts if _is_set(fields.prompt) else 0)
     options = fields.stream_options
     return Asked(
@@ -220,13 +139,13 @@ def _media_bytes(body: bytes) -> int:
 def read_scored(body: bytes) -> Asked:
     """Read a request for scores of pairs: one text with each of a list, or two lists' texts with one another.
 
-    ``_Scored`` has all the names that vLLM knows the lists by; which of several it goes by is its own business.
+    ``shapes.Scored`` has all the names that vLLM knows the lists by; which of several it goes by is its own business.
 
     Raises:
         Refusal: ``invalid_request``.
     """
     asked = read_request(body)
-    lists = (bytes(texts) for texts in msgspec.structs.astuple(_scored.decode(body)) if _start(texts)[:1] == b"[")
+    lists = (bytes(texts) for texts in msgspec.structs.astuple(shapes.scored.decode(body)) if _start(texts)[:1] == b"[")
     return msgspec.structs.replace(asked, sequences=max([1, *(_count(texts) for texts in lists)]))
 
 
@@ -285,16 +204,16 @@ def ask_for_usage(body: bytes, asked: Asked) -> bytes:
         # the last one counts, for us as for the engine.
         end = body.rstrip()
         return end[:-1] + b',"stream_options":{"include_usage":true}}'
-    options = bytes(_set.decode(body).stream_options)
+    options = bytes(shapes.fields.decode(body).stream_options)
     return _with(body, "stream_options", _with(options, "include_usage", b"true"))
 
 
 def _with(data: bytes, name: str, value: bytes) -> bytes:
-    """The object ``data`` with a field of ``_Set`` set to ``value``, and nothing else of it touched.
+    """The object ``data`` with a field of ``shapes.Fields`` set to ``value``, and nothing else of it touched.
 
     Not all of it decoded: it may have millions of fields, which would take 2 s and 600 MiB.
     """
-    old = memoryview(getattr(_set.decode(data), name))
+    old = memoryview(getattr(shapes.fields.decode(data), name))
     key = b'"%b"' % name.encode()
     at = len(data) if old else -1
     for _ in range(_LOOKS):
@@ -304,7 +223,7 @@ def _with(data: bytes, name: str, value: bytes) -> bytes:
         start = _COLON.match(data, at + len(key))
         if start is not None and _is_field(data[:at]) and data[start.end() : start.end() + len(old)] == old:
             told = b"".join((data[: start.end()], value, data[start.end() + len(old) :]))
-            if bytes(getattr(_set.decode(told), name)) == value:
+            if bytes(getattr(shapes.fields.decode(told), name)) == value:
                 return told
     # Where the key stands twice (the other one null, say, or spelt with escapes) the last one counts, for us as for
     # the engine.
@@ -317,7 +236,7 @@ def _is_field(before: bytes) -> bool:
     if not before[-64:].rstrip().endswith((b"{", b",")):
         return False
     try:
-        _set.decode(before + b'"":0}')
+        shapes.fields.decode(before + b'"":0}')
     except UNREADABLE:
         return False
     return True
@@ -330,7 +249,7 @@ def generate_to_completion(body: bytes, default_model: str | None) -> tuple[byte
         Refusal: ``invalid_request``.
     """
     try:
-        fields = _generate.decode(body)
+        fields = shapes.generate.decode(body)
     except UNREADABLE as error:
         raise _invalid(error, body) from None
     if _start(fields.stream) == b"true":
@@ -351,20 +270,10 @@ def shortened(name: str) -> str:
     return name if len(name) <= _NAME_LENGTH else f"{name[:_NAME_LENGTH]}…"
 
 
-class _Choice(msgspec.Struct):
-    text: str = ""
-    finish_reason: str | None = None
-
-
-class _Completion(msgspec.Struct):
-    model: str = ""
-    choices: list[_Choice] = []
-
-
 def completion_to_generate(body: bytes, facts: dict[str, object]) -> bytes:
     """A whole completion as the answer of ``/generate``: text, tokens and timings, flat."""
-    completion = msgspec.json.decode(body, type=_Completion)
-    choice = completion.choices[0] if completion.choices else _Choice()
+    completion = shapes.completion.decode(body)
+    choice = completion.choices[0] if completion.choices else shapes.Choice()
     return msgspec.json.encode(
         {"text": choice.text, "model": completion.model, "finish_reason": choice.finish_reason, **facts}
     )
@@ -433,21 +342,6 @@ def error_event(refusal: Refusal, dialect: Dialect) -> bytes:
     return b"event: error\ndata: " + msgspec.json.encode(flat) + b"\n\n"
 
 
-class _Stop(msgspec.Struct):
-    stop_reason: str | None = None
-
-
-class _Outcome(msgspec.Struct):
-    """How an answer says that it ended: whole, or in the event that does."""
-
-    type: str = ""
-    status: str = ""
-    stop_reason: str | None = None
-    delta: _Stop | None = None
-    response: _Outcome | None = None
-
-
-_outcome = msgspec.json.Decoder(_Outcome)
 _ABORT = re.compile(rb'"finish_reason": ?"abort"')
 
 
@@ -459,7 +353,7 @@ def was_aborted(told: bytes, dialect: Dialect) -> bool:
     if dialect is Dialect.OPENAI:
         return told.find(b'"abort"') >= 0 and _ABORT.search(told) is not None
     try:
-        outcome = _outcome.decode(told)
+        outcome = shapes.outcome.decode(told)
     except UNREADABLE:
         return False
     if dialect is Dialect.RESPONSES:
@@ -469,18 +363,10 @@ def was_aborted(told: bytes, dialect: Dialect) -> bool:
     return outcome.type == "message" and outcome.stop_reason is None
 
 
-class _Error(msgspec.Struct):
-    message: str = ""
-
-
-class _Errors(msgspec.Struct):
-    error: _Error = msgspec.field(default_factory=_Error)
-
-
 def error_message(body: bytes) -> str:
     """What an engine's error reply says to a person; empty where it says nothing."""
     try:
-        return msgspec.json.decode(body, type=_Errors).error.message
+        return shapes.errors.decode(body).error.message
     except UNREADABLE:
         return ""
 

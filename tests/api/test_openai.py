@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate import openai
+from headgate import openai, shapes
 from headgate.errors import Reason, Refusal
 from headgate.openai import DONE, Dialect, ask_for_usage, read_multipart, read_request, read_scored
 
@@ -21,7 +21,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=10,
 )
-STREAMED = openai.Asked("m", stream=True, has_stream_options=True)
+STREAMED = shapes.Asked("m", stream=True, has_stream_options=True)
 FORM = 'multipart/form-data; boundary="edge"'
 
 
@@ -175,7 +175,7 @@ def test_each_pair_that_is_scored_is_a_sequence(fields: dict[str, Any], sequence
 
 
 def test_too_many_texts_to_be_scored_are_refused() -> None:
-    most = openai.SEQUENCES_MOST
+    most = shapes.SEQUENCES_MOST
     assert read_scored(body(documents=["a, b"] * most)).sequences == most
     with pytest.raises(Refusal, match="16384"):
         read_scored(body(documents=["a"] * (most + 1)))
@@ -276,7 +276,7 @@ def test_too_many_prompts_are_refused_before_all_of_them_are_made(listed: bytes)
 
 
 def test_as_many_prompts_as_vllm_takes_choices_are_taken_and_no_more() -> None:
-    most = openai.SEQUENCES_MOST
+    most = shapes.SEQUENCES_MOST
     assert read_request(body(prompt=[""] * most)).sequences == most
     assert read_request(body(input=["a, b"] * most)).sequences == most
     assert read_request(body(prompt=["a," * 50_000, '",' * 50_000])).sequences == 2

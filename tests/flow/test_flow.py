@@ -18,9 +18,10 @@ from headgate.gate import Gate, Ledger
 from headgate.gate.bookings import Bookings
 from headgate.gate.fair import Fair
 from headgate.gate.ordering import Order
-from headgate.openai import Asked, Dialect
+from headgate.openai import Dialect
 from headgate.relay.reply import Plan
 from headgate.relay.upstream import Unreachable, Upstream
+from headgate.shapes import Asked
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import Metrics
 from tests.relay.test_exchange import run

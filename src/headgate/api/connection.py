@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
@@ -49,14 +50,8 @@ _HEEDED = frozenset((b"host", b"expect", b"origin", b"transfer-encoding"))
 FRAMING_MOST_BYTES = 4 * 1024 * 1024
 
 
-class _Trailers(list[tuple[bytes, bytes]]):
-    """Where what is called a header after the head goes: a proxy that looks at heads has not seen it."""
-
-    def append(self, pair: tuple[bytes, bytes]) -> None:
-        return
-
-
-_TRAILERS = _Trailers()
+_TRAILERS: deque[tuple[bytes, bytes]] = deque(maxlen=0)
+"""Where what is called a header after the head goes: a proxy that looks at heads has not seen it."""
 _HEAD_ENDS = (b"\n\r\n", b"\r\n")
 """What may come of the end of a head that came in pieces, when it is cut in its midst."""
 
@@ -74,6 +69,11 @@ class Connection(HttpToolsProtocol):
         broken: why the body of the request being answered will never be whole.
     """
 
+    # Wider than uvicorn says, which a compiled module would hold us to. Before the first request there is no cycle, and
+    # of those that take a road it is a ``Request``, which has the names that are asked of one.
+    cycle: Any
+    scope: Any
+    headers: Any
     on_gone: Callable[[], object] | None = None
     sink: Downstream | None = None
     idle_since = inf
@@ -125,8 +125,8 @@ class Connection(HttpToolsProtocol):
         The connection, its request and that one's scope refer to one another. All of it would stay in memory until the
         collector looks, thousands of them after a storm, and memory would be as high as it was then from there on.
         """
-        self.cycle = None  # type: ignore[assignment]  # uvicorn says so itself, of the time before the first
-        self.scope = None  # type: ignore[assignment]
+        self.cycle = None
+        self.scope = None
 
     def eof_received(self) -> None:
         if self._answering:
@@ -149,7 +149,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.send_400_response("This is not a valid HTTP request.")
             return
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
             self._head_bytes += len(data)
         elif cycle.more_body and self._chunked:
@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
 
     def _head_is_too_long(self, data: bytes) -> bool:
         """Whether the head, which ``data`` begins or goes on with, doesn't end within its limit; then it is refused."""
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if cycle is not None and cycle.scope is self.scope and cycle.more_body:
             return False  # it is a body that goes on
         end = data.find(b"\r\n\r\n", 0, max(self._head_most - self._head_bytes, 0))
@@ -197,7 +197,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["headgate.connection"] = self  # type: ignore[typeddict-unknown-key]
+        self.scope["headgate.connection"] = self
         self._hosts = 0
         if self._watch is not None and not self.transport.get_write_buffer_size():
             self._watched_bytes = _ANY  # all of the last answer was taken before this request was sent
@@ -212,7 +212,7 @@ class Connection(HttpToolsProtocol):
                 self._heed(name, value)
 
     def _heed(self, name: bytes, value: bytes) -> None:
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if cycle is not None and cycle.scope is self.scope:
             return  # a trailer
         if name == b"expect":
@@ -257,7 +257,7 @@ class Connection(HttpToolsProtocol):
             return
         if not self._takes_a_road():
             super().on_headers_complete()
-        self.headers = _TRAILERS
+        self.headers = _TRAILERS  # it is appended to, and no more
         self._head_bytes = 0
         if origin is not None:
             self.cycle.default_headers = [*self.cycle.default_headers, *self._guard.cross_origin(origin)]
@@ -277,7 +277,7 @@ class Connection(HttpToolsProtocol):
         version = parser.get_http_version()
         self.scope["http_version"] = version
         request = Request(self, url.query or b"", keep_alive=version != "1.0" and parser.should_keep_alive())
-        self.cycle = request  # type: ignore[assignment]  # it has the names that are asked of one
+        self.cycle = request
         errand = Errand(road(self, request), self.loop, self.tasks.discard)
         self.tasks.add(errand)  # type: ignore[arg-type]  # all that uvicorn does with them is to cancel them
         request.cancel = errand.cancel
@@ -285,7 +285,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says it is never None; before the first it is
+        cycle = self.cycle
         return cycle is not None and not cycle.response_complete
 
     def on_response_complete(self) -> None:
@@ -318,7 +318,7 @@ class Connection(HttpToolsProtocol):
         if self._deaf:
             return
         self._deaf = True
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if cycle is not None and (cycle.more_body or not cycle.response_complete):
             self._break_body(refusal)
             return
@@ -355,7 +355,7 @@ class Connection(HttpToolsProtocol):
         if now - self.idle_since > self._guard.keep_alive_s:
             self.transport.close()
             return
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if self._deaf:
             late_for: object = None
         elif cycle is None or cycle.scope is not self.scope:
@@ -478,7 +478,7 @@ class Downstream:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._cycle = connection.cycle
+        self._cycle: RequestResponseCycle = connection.cycle
         self._chunked = False
         self._head = b""
         self.on_pause: Callable[[], object] | None = None

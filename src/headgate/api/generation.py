@@ -25,8 +25,9 @@ from headgate.call import Call, priority
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow
 from headgate.keys import Key
-from headgate.openai import Asked, Dialect
+from headgate.openai import Dialect
 from headgate.relay.reply import FinalEvent, Plan
+from headgate.shapes import Asked
 from headgate.telemetry import tracecontext
 from headgate.telemetry.metrics import OTHER, Metrics
 from headgate.telemetry.tracecontext import TraceContext

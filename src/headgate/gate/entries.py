@@ -8,13 +8,12 @@ rest. Only the ledger and its slots write them. They hold no rule; what may be g
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from headgate.gate.slots import Bin
 
 
@@ -74,7 +73,7 @@ class Ticket:
     claim: Claim = NOBODY
     tokens: float = 1.0
     predicted_s: float | None = None
-    who: object = None
+    who: Any = None
     for_own: bool = False
     aside_s: float = 0.0
 
@@ -115,7 +114,7 @@ class Holder(NamedTuple):
     """One who holds slots, so many (``weight``), for ``held_s`` until now; ``number`` is its ticket's."""
 
     number: int
-    who: object
+    who: Any
     engine: str
     weight: int
     held_s: float
@@ -125,7 +124,7 @@ class Waiter(NamedTuple):
     """One in the line; ``waited_s`` in real time, ``eta_s`` until its slots; None where nobody can tell."""
 
     number: int
-    who: object
+    who: Any
     weight: int
     waited_s: float
     eta_s: float | None

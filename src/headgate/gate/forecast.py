@@ -8,17 +8,13 @@ carry is the API layer's business.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from headgate.errors import Reason
-from headgate.gate.hold_times import LEAST_S, MEMORY, SLOT_S
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from headgate.gate.entries import Ticket
-    from headgate.gate.hold_times import HoldTimes
+from headgate.gate.entries import Ticket
+from headgate.gate.hold_times import LEAST_S, MEMORY, SLOT_S, HoldTimes
 
 WAKE_S = 5.0  # where nobody knows when an engine will be ready, or it should have been already
 # A client that doesn't listen is refused again and again, and books each time; the others must not pay for it

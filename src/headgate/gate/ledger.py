@@ -473,7 +473,7 @@ class Ledger:
         slots, before, others = self._slots, self._order.before(ticket), self.wanting - 1
         ahead, length = float(before), 1.0
         if before == others > 0:  # of only some of those who wait nobody knows how heavy and how long they are
-            ahead = self._line_weight()
+            ahead = float(self._line_weight())
             aside = self._capped.aside_answers if self._capped is not None else 0.0
             length = self._holds.length((self._waiting_answers - aside) / others)
         weight = min(ticket.weight, slots.largest)

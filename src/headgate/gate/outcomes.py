@@ -7,11 +7,10 @@ They are tuples with names because one is made for every request. The sentence t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from headgate.errors import Reason
-    from headgate.gate.entries import Ticket
+from headgate.errors import Reason
+from headgate.gate.entries import Ticket
 
 
 class Granted(NamedTuple):

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
+from headgate import shapes
 from headgate.openai import UNREADABLE
 from headgate.relay import sse
 
@@ -28,44 +30,14 @@ _USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(?={)')
 """Its name alone is found elsewhere, too: it is a token among log-probabilities."""
 
 
-class Usage(msgspec.Struct):
+@dataclass(slots=True)
+class Usage:
     """Tokens of one request."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-_Tokens = Annotated[int, msgspec.Meta(ge=0)]
-"""A counter would go backwards by what an engine that says less than nothing says."""
-
-
-class _Counts(msgspec.Struct):
-    prompt_tokens: _Tokens | None = None
-    completion_tokens: _Tokens | None = None
-    input_tokens: _Tokens | None = None
-    output_tokens: _Tokens | None = None
-    cache_read_input_tokens: _Tokens | None = None
-    cache_creation_input_tokens: _Tokens | None = None
-
-    @property
-    def prompt(self) -> int | None:
-        """Tokens of the prompt; Anthropic's ``input_tokens`` are those of them that no cache had."""
-        if self.prompt_tokens is not None or self.input_tokens is None:
-            return self.prompt_tokens
-        return self.input_tokens + (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
-
-
-class _Inner(msgspec.Struct):
-    usage: _Counts | None = None
-
-
-class _Told(msgspec.Struct):
-    usage: _Counts | None = None
-    response: _Inner | None = None
-    message: _Inner | None = None
-
-
-_told = msgspec.json.Decoder(_Told)
 _first_value = json.JSONDecoder().raw_decode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _error = msgspec.json.Decoder(dict[str, Any])
@@ -74,7 +46,7 @@ _error = msgspec.json.Decoder(dict[str, Any])
 def read(data: bytes, usage: Usage) -> bool:
     """Take over what the JSON ``data`` says of tokens into ``usage``; whether it said anything."""
     try:
-        told = _told.decode(data)
+        told = shapes.told.decode(data)
     except UNREADABLE:
         return False
     counts = told.usage
@@ -115,12 +87,12 @@ class Finder:
     def _read(self, value: bytes) -> bool:
         try:
             counts, _ = _first_value(value.decode("utf-8", "replace"))
-            return _take(msgspec.convert(counts, _Counts), self._usage)
-        except (ValueError, *UNREADABLE):
+            return _take(msgspec.convert(counts, shapes.Counts), self._usage)
+        except (ValueError, msgspec.MsgspecError, RecursionError):
             return False
 
 
-def _take(counts: _Counts, usage: Usage) -> bool:
+def _take(counts: shapes.Counts, usage: Usage) -> bool:
     prompt = counts.prompt_tokens if counts.prompt_tokens is not None else counts.prompt
     completion = counts.completion_tokens if counts.completion_tokens is not None else counts.output_tokens
     if prompt is not None:

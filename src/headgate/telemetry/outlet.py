@@ -41,8 +41,8 @@ class Outlet:
         self._lost = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self._thread.start()
+        self._writer = threading.Thread(target=self._run, name="log", daemon=True)
+        self._writer.start()
 
     def write(self, text: str) -> int:
         """Take whole lines."""
@@ -63,7 +63,7 @@ class Outlet:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(within_s)
+        self._writer.join(within_s)
 
     def _run(self) -> None:
         while True:
