@@ -19,6 +19,8 @@ from headgate.api.connection import BUFFER_BYTES, Connection, Downstream
 from headgate.api.guard import Guard
 from headgate.api.request import Request
 
+pytestmark = pytest.mark.interpreted
+
 MIB = 1024 * 1024
 DEADLINE_S = 10.0
 Answer = Callable[[Downstream, Connection], Awaitable[None]]

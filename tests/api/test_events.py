@@ -111,6 +111,7 @@ def with_one_viewer(claim: Callable[[Viewers, Server, Any], Awaitable[None]]) ->
     run(play)
 
 
+@pytest.mark.interpreted
 def test_viewer_that_leaves_is_forgotten_at_once() -> None:
     async def claim(viewers: Viewers, _: Server, client: Any) -> None:
         client.close()
@@ -119,6 +120,7 @@ def test_viewer_that_leaves_is_forgotten_at_once() -> None:
     with_one_viewer(claim)
 
 
+@pytest.mark.interpreted
 def test_reader_that_takes_nothing_is_cut_off_with_little_kept_for_it() -> None:
     """Its kernel takes some, its transport 256 KiB, then ``BEHIND_MAX`` pictures; no more."""
 
@@ -135,6 +137,7 @@ def test_reader_that_takes_nothing_is_cut_off_with_little_kept_for_it() -> None:
     with_one_viewer(claim)
 
 
+@pytest.mark.interpreted
 def test_stream_ends_as_http_has_it_when_the_viewers_are_sent_away() -> None:
     async def claim(viewers: Viewers, _: Server, client: Any) -> None:
         viewers.close(lambda: event({"last": True}))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+import pytest
+
 from headgate.gate import Fifo, Ledger
 from headgate.gate.entries import Ticket
 from tests.gate.says import a_ledger, granted, served, waiting
@@ -60,6 +62,7 @@ def comparisons_in_a_line_of(length: int) -> int:
     return Counted.compared
 
 
+@pytest.mark.interpreted
 def test_work_grows_with_the_logarithm_of_the_line() -> None:
     short, long = comparisons_in_a_line_of(1_000), comparisons_in_a_line_of(100_000)
     assert short > 100

@@ -50,6 +50,7 @@ class Gone(Held):
         raise RuntimeError
 
 
+@pytest.mark.interpreted
 def test_each_is_held_at_its_own_times_until_it_has_begun_or_ended() -> None:
     loop = Loop()
     holds = Holds(loop, loop.time, 15.0)  # type: ignore[arg-type]
@@ -71,6 +72,7 @@ def test_each_is_held_at_its_own_times_until_it_has_begun_or_ended() -> None:
     assert ends.at == [17.0, 1015.0]
 
 
+@pytest.mark.interpreted
 def test_one_that_can_not_be_told_keeps_nobody_else_from_it() -> None:
     loop = Loop()
     holds = Holds(loop, loop.time, 15.0)  # type: ignore[arg-type]

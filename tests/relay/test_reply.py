@@ -316,6 +316,7 @@ def test_exception_in_the_reply_reaches_whoever_waits_for_it(caplog: pytest.LogC
     assert "could not be handled" in caplog.text
 
 
+@pytest.mark.interpreted
 def test_nothing_keeps_a_reply_once_its_request_is_over() -> None:
     async def claim(upstream: Upstream) -> None:
         gc.disable()  # what reference counting frees needs no collector
