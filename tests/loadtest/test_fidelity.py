@@ -115,7 +115,12 @@ def test_no_vllm_is_left_behind(tmp_path: Path, number: signal.Signals) -> None:
         "--vllm",
         str(tmp_path / "vllm"),
     ]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as tool:
+    with subprocess.Popen(
+        argv,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's job in the background ignores it
+    ) as tool:
         wait_until((tmp_path / "pid").exists, "it starts vLLM")
         tool.send_signal(number)
         _, said = tool.communicate(timeout=30)
