@@ -128,10 +128,8 @@ def said(found: Found, samples: list[Sample]) -> str:
 
 def short(value: float) -> str:
     """Four figures, written out."""
-    return (
-        f"{value:.{3 - int(log10(value)) + 1}f}".rstrip("0").rstrip(".")
-        if 0 < value < 1
-        else f"{value:.4g}"
-        if value
-        else "0.0"
-    )
+    if not value:
+        return "0.0"
+    if value < 1:
+        return f"{value:.{4 - int(log10(value))}f}".rstrip("0").rstrip(".")
+    return f"{value:.4g}"
