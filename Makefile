@@ -14,7 +14,7 @@ WORKERS ?= 2
 URL    ?= http://127.0.0.1:$(PORT)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test compiled test-compiled test-pythons test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape chaos test-chaos dashboards screenshots lock lock-clients clean
+.PHONY: help run test compiled compiled-env test-compiled test-pythons test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape chaos test-chaos dashboards screenshots lock lock-clients clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -47,10 +47,12 @@ compiled: $(VENV)/.dev ## a wheel with its road compiled, a third less CPU per r
 	rm -rf dist/compiled
 	HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist/compiled .
 
-test-compiled: compiled ## the suite of make test, on that wheel (in an environment of its own)
+compiled-env: compiled ## that wheel, and what it needs, in .venv-compiled: for the benchmarks, and to try it
 	[ -d $(COMPILED_VENV) ] || $(PYTHON) -m venv $(COMPILED_VENV)
 	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/compiled/*.whl
+
+test-compiled: compiled-env ## the suite of make test, on that wheel
 	$(COMPILED_VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
 	  -m 'not interpreted and not vllm and not compose and not clients and not open_webui and not conformance and not chaos' $(ARGS)
 

@@ -166,7 +166,7 @@ def test_an_errand_sees_what_a_task_sees(
     start: Start, case: Callable[[Start, Seen], Coroutine[Any, Any, None]], expected: Seen
 ) -> None:
     seen: Seen = []
-    uvloop.run(case(start, seen))
+    uvloop.run(asyncio.wait_for(case(start, seen), 10))
     assert seen == expected
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from loadtest.overhead.figures import Figure, Figures, cpu_us, start_s, time_ms
 
-OURS = "headgate"
+OURS = ("headgate", "headgate-compiled")
 YARDSTICK = "haproxy"
 
 
@@ -21,14 +21,15 @@ class Verdict:
     """`met`, `not met`, `not measured`."""
 
 
-def verdicts(figures: Figures) -> list[Verdict]:
+def verdicts(figures: Figures, ours: str) -> list[Verdict]:
+    """Of one of `OURS`."""
     paced, whole = cpu_us("paced"), cpu_us("whole")
     per_event = "CPU per paced event"
     per_request = "CPU per whole request"
 
     def times(what: str, other: str, limit: float, note: str = "") -> Verdict:
         measure = paced if what == per_event else whole
-        ratio = figures.ratio(OURS, other, measure)
+        ratio = figures.ratio(ours, other, measure)
         text = f"{what}: below {other}" if limit == 1 else f"{what}: at most {limit:g} × {other}{note}"
         # "below" is below; "at most" may be reached
         return judged(text, ratio, " ×", lambda value: value < limit or (limit != 1 and value == limit))
@@ -43,13 +44,13 @@ def verdicts(figures: Figures) -> list[Verdict]:
         times(per_request, "sglang-router", 1),
         judged(
             "added time to first token, p50: at most 1 ms",
-            figures.added(OURS, "direct", time_ms("ttft", "ttft_ms", "p50")),
+            figures.added(ours, "direct", time_ms("ttft", "ttft_ms", "p50")),
             " ms",
             lambda value: value <= 1,
         ),
-        _first_token_p99(figures),
-        judged("start to /health: at most 1 s", figures.figure(OURS, start_s), " s", lambda value: value <= 1),
-        _no_errors(figures),
+        _first_token_p99(figures, ours),
+        judged("start to /health: at most 1 s", figures.figure(ours, start_s), " s", lambda value: value <= 1),
+        _no_errors(figures, ours),
     ]
 
 
@@ -64,22 +65,22 @@ def judged(bar: str, figure: Figure | None, unit: str, met: Callable[[float], bo
     return Verdict(bar, seen, "not met, but in some round" if met(figure.least) else "not met")
 
 
-def _first_token_p99(figures: Figures) -> Verdict:
+def _first_token_p99(figures: Figures, ours: str) -> Verdict:
     """The spread is the range of direct's own p99 over its rounds: how one run differs from the next."""
     bar = "time to first token, p99: within direct's spread + 1 ms"
     measure = time_ms("ttft", "ttft_ms", "p99")
-    ours, direct = figures.figure(OURS, measure), figures.figure("direct", measure)
-    if ours is None or direct is None or direct.rounds < 2:
+    own, direct = figures.figure(ours, measure), figures.figure("direct", measure)
+    if own is None or direct is None or direct.rounds < 2:
         return Verdict(bar, "–", "not measured")
     limit = direct.middle + (direct.most - direct.least) + 1
-    seen = f"{ours.middle:.3g} ms ({ours.least:.3g}–{ours.most:.3g}), limit {limit:.3g} ms"
-    return Verdict(bar, seen, "met" if ours.middle <= limit else "not met")
+    seen = f"{own.middle:.3g} ms ({own.least:.3g}–{own.most:.3g}), limit {limit:.3g} ms"
+    return Verdict(bar, seen, "met" if own.middle <= limit else "not met")
 
 
-def _no_errors(figures: Figures) -> Verdict:
+def _no_errors(figures: Figures, ours: str) -> Verdict:
     bar = "every answer whole, in order, its own"
-    if OURS not in figures.targets:
+    if ours not in figures.targets:
         return Verdict(bar, "–", "not measured")
-    errors = figures.errors(OURS)
+    errors = figures.errors(ours)
     seen = ", ".join(f"{kind} × {count}" for kind, count in errors.items()) or "no error"
     return Verdict(bar, seen, "not met" if errors else "met")

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from loadtest.overhead import figures as of
-from loadtest.overhead.bars import YARDSTICK, verdicts
+from loadtest.overhead.bars import OURS, YARDSTICK, verdicts
 from loadtest.overhead.figures import Figure, Figures
 from loadtest.overhead.phases import STREAMS
 
@@ -141,7 +141,13 @@ def _by_streams(figures: Figures, counts: Sequence[int]) -> str:
 
 
 def _bars(figures: Figures) -> str:
-    return table(["bar", "seen", "verdict"], [[bar.bar, bar.seen, bar.verdict] for bar in verdicts(figures)])
+    """One table for each of ours that was measured."""
+    measured = [ours for ours in OURS if ours in figures.targets] or OURS[:1]
+    return "\n\n".join(
+        table([f"bar, for {ours}", "seen", "verdict"], [[bar.bar, bar.seen, bar.verdict] for bar in found])
+        for ours in measured
+        for found in [verdicts(figures, ours)]
+    )
 
 
 def _busy(raw: Mapping[str, Any], figures: Figures) -> str:

@@ -27,6 +27,7 @@ from loadtest.overhead.report import render
 from loadtest.overhead.targets import TARGETS, Absent
 
 DEFAULT_TARGETS = "direct,headgate,haproxy,sglang-router,vllm-router"
+DEFAULT_ENVS = [REPO / ".venv-peers", REPO / ".venv-compiled"]
 SCHEMA = 1
 
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = Bench(
             Path(folder),
             cores,
-            tuple(folder.resolve() for folder in options.peers_env or [REPO / ".venv-peers"]),
+            tuple(folder.resolve() for folder in options.peers_env or DEFAULT_ENVS),
         )
         try:
             raw: dict[str, object] = {
@@ -146,7 +147,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         action="append",
         metavar="DIR",
-        help="where peers are installed (.venv-peers); may be given more than once",
+        help="where peers are installed (.venv-peers and .venv-compiled); may be given more than once",
     )
     parser.add_argument("--results", type=Path, default=REPO / "results", metavar="DIR", help="for the raw file")
     parser.add_argument("--no-pin", action="store_true", help="let the scheduler choose the cores")

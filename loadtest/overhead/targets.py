@@ -101,6 +101,20 @@ def headgate(site: Site) -> Launch | Absent:
     version = _distribution_version(Path(sys.executable), "headgate")
     if not version:
         return Absent("not installed in this Python: pip install -e .")
+    return _headgate(Path(sys.executable), version, site)
+
+
+def headgate_compiled(site: Site) -> Launch | Absent:
+    """The same with its road compiled, from the environment that `make compiled-env` makes."""
+    for folder in site.peers_envs:
+        python = folder / "bin" / "python"
+        if version := compiled_version(python):
+            return _headgate(python, version, site)
+    looked = ", ".join(str(folder) for folder in site.peers_envs)
+    return Absent(f"no compiled headgate in {looked}: make compiled-env")
+
+
+def _headgate(python: Path, version: str, site: Site) -> Launch:
     env = {
         name: value
         for name, value in os.environ.items()
@@ -113,7 +127,7 @@ def headgate(site: Site) -> Launch | Absent:
         "HEADGATE_MAX_ACTIVE": str(MAX_AT_ONCE),
         "HEADGATE_QUEUE_MAX": str(MAX_AT_ONCE),
     }
-    return Launch(version=version, argv=(sys.executable, "-m", "headgate", "serve"), env=env)
+    return Launch(version=version, argv=(str(python), "-m", "headgate", "serve"), env=env)
 
 
 def haproxy(site: Site) -> Launch | Absent:
@@ -176,6 +190,7 @@ Target = Callable[[Site], Launch | Absent]
 TARGETS: dict[str, Target] = {
     "direct": direct,
     "headgate": headgate,
+    "headgate-compiled": headgate_compiled,
     "haproxy": haproxy,
     "sglang-router": sglang_router,
     "vllm-router": vllm_router,
@@ -192,6 +207,18 @@ def _peer(site: Site, name: str, *arguments: str) -> Launch | Absent:
             return Launch(version=version, argv=(str(program), *arguments), env=dict(os.environ))
     looked = ", ".join(str(folder) for folder in site.peers_envs)
     return Absent(f"no {name} in {looked}: see loadtest/README.md")
+
+
+def compiled_version(python: Path) -> str:
+    """The version of the gateway whose road is compiled there; empty without one."""
+    code = (
+        "import headgate.errand as road, importlib.metadata as m; "
+        "print('' if road.__file__.endswith('.py') else m.version('headgate'))"
+    )
+    if not python.exists():
+        return ""
+    asked = subprocess.run([python, "-c", code], cwd="/", capture_output=True, text=True, check=False)
+    return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
 def _distribution_version(python: Path, name: str) -> str:

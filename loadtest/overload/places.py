@@ -3,6 +3,7 @@
     direct              nobody
     auto                Headgate with nothing but the objectives
     slots=96            Headgate with so many slots
+    compiled            as auto, with its road compiled
     haproxy=96x0.3      HAProxy: so many slots, and the longest wait in its line
     sglang-router       as it comes: everything goes to the engine at once
     sglang-router=96x1  with a cap and a longest wait
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from headgate.workbench.bench.slo import Good
 from headgate.workbench.compare.start import environment
+from loadtest.overhead.targets import compiled_version
 
 HAPROXY = """\
 global
@@ -47,7 +49,7 @@ backend engine
 """
 
 _WORD = re.compile(
-    r"direct|auto|slots=[1-9]\d*|haproxy=[1-9]\d*x(?=.*[1-9])\d+(\.\d+)?|sglang-router(=[1-9]\d*x[1-9]\d*)?"
+    r"direct|auto|compiled|slots=[1-9]\d*|haproxy=[1-9]\d*x(?=.*[1-9])\d+(\.\d+)?|sglang-router(=[1-9]\d*x[1-9]\d*)?"
 )
 """With a wait of 0 HAProxy's line has no end."""
 
@@ -65,6 +67,7 @@ class Site:
     spare_port: int
     folder: Path
     peers_env: Path
+    compiled_env: Path
     good: Good
 
 
@@ -91,7 +94,7 @@ def launch(word: str, site: Site) -> Launch:
 def check(word: str) -> None:
     """Whether it is one of the words above. Raises BadPlace."""
     if not _WORD.fullmatch(word):
-        raise BadPlace(f"{word!r} is none of direct, auto, slots=N, haproxy=NxS, sglang-router[=NxS]")
+        raise BadPlace(f"{word!r} is none of direct, auto, compiled, slots=N, haproxy=NxS, sglang-router[=NxS]")
 
 
 def _direct(said: str, site: Site) -> Launch:
@@ -106,7 +109,14 @@ def _slots(said: str, site: Site) -> Launch:
     return _headgate({"HEADGATE_MAX_ACTIVE": said}, site)
 
 
-def _headgate(settings: dict[str, str], site: Site) -> Launch:
+def _compiled(said: str, site: Site) -> Launch:
+    python = site.compiled_env / "bin" / "python"
+    if not compiled_version(python):
+        raise BadPlace(f"no compiled headgate in {site.compiled_env}: make compiled-env")
+    return _headgate({}, site, str(python))
+
+
+def _headgate(settings: dict[str, str], site: Site, python: str = sys.executable) -> Launch:
     good = site.good
     objectives = {
         "HEADGATE_SLO_TTFT_S": good.ttft_s,
@@ -120,7 +130,7 @@ def _headgate(settings: dict[str, str], site: Site) -> Launch:
         "HEADGATE_ENGINE_URLS": f"http://127.0.0.1:{site.engine_port}",
         "HEADGATE_PORT": str(site.port),
     }
-    return Launch((sys.executable, "-m", "headgate", "serve"), env, "/ready")
+    return Launch((python, "-m", "headgate", "serve"), env, "/ready")
 
 
 def _haproxy(said: str, site: Site) -> Launch:
@@ -154,6 +164,7 @@ def _sglang_router(said: str, site: Site) -> Launch:
 _KINDS: dict[str, Callable[[str, Site], Launch]] = {
     "direct": _direct,
     "auto": _auto,
+    "compiled": _compiled,
     "slots": _slots,
     "haproxy": _haproxy,
     "sglang-router": _sglang_router,

