@@ -1,6 +1,7 @@
-"""What the gateway's own code takes for a whole request, with no socket and no kernel in it.
+"""What the gateway's own code takes for a whole request, or for a refusal, with no socket and no kernel in it.
 
     python -m loadtest.overhead.inside             # µs per request, the least of many batches
+    python -m loadtest.overhead.inside --refused   # in front of a full line, where each that comes ends another's wait
     python -m loadtest.overhead.inside --profile   # and which functions they go to (which makes all of them slower)
 
 The real application and everything under it, put together by the composition root; only the two transports are
@@ -79,12 +80,12 @@ class Transport:
 
 
 class Load:
-    """A closed loop over ``AT_ONCE`` connections, in batches."""
+    """A closed loop over ``AT_ONCE`` connections: what is answered is asked again, and batches are counted of that."""
 
     def __init__(self, gateway: Gateway, batches: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._batches = batches
-        self._sent = self._left = 0
+        self._answers = 0
         self._began_ns = 0
         self.took_us: list[float] = []
         self.done = self._loop.create_future()
@@ -102,30 +103,32 @@ class Load:
         return connection
 
     def start(self) -> None:
-        self._sent, self._left = AT_ONCE, BATCH
         self._began_ns = time.thread_time_ns()
         for connection in self._connections:
             connection.data_received(REQUEST)
 
     def _answered(self, connection: Connection) -> None:
-        self._left -= 1
-        if self._sent < BATCH:
-            self._sent += 1
-            connection.data_received(REQUEST)
-        elif not self._left:
-            self.took_us.append((time.thread_time_ns() - self._began_ns) / BATCH / 1e3)
-            if len(self.took_us) < self._batches:
-                self._loop.call_soon(self.start)
-            else:
+        if self.done.done():
+            return
+        self._answers += 1
+        if self._answers % BATCH == 0:
+            now_ns = time.thread_time_ns()
+            self.took_us.append((now_ns - self._began_ns) / BATCH / 1e3)
+            self._began_ns = now_ns
+            if len(self.took_us) == self._batches:
                 self.done.set_result(None)
+                return
+        connection.data_received(REQUEST)
 
 
-async def run(batches: int, *, profile: bool) -> None:
+async def run(batches: int, *, refused: bool, profile: bool) -> None:
     given = {"engine": "remote", "engine_urls": "http://127.0.0.1:1", "max_active": "4096"}
+    if refused:  # one is served and never ends, half of the others wait
+        given |= {"max_active": "1", "queue_max": str(AT_ONCE // 2), "slo_ttft_s": "1"}
     gateway = Gateway(load_settings(given, {}), Nowhere(), log_as_json=True)
-    as_any(gateway).engines = engines(Upstream("127.0.0.1", 1))
+    as_any(gateway).engines = engines(Upstream("127.0.0.1", 1), answers=not refused)
     as_any(gateway)._flow._engines = gateway.engines
-    as_any(gateway)._gate.resize("e0", 4096)
+    as_any(gateway)._gate.resize("e0", int(given["max_active"]))
     load = Load(gateway, batches)
     gc.collect()
     gc.freeze()
@@ -139,15 +142,17 @@ async def run(batches: int, *, profile: bool) -> None:
     if profile:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(40)
     ordered = sorted(load.took_us)
-    print(f"{ordered[0]:.1f} µs per whole request (median of {batches} batches {ordered[batches // 2]:.1f})")
+    what = "refusal" if refused else "whole request"
+    print(f"{ordered[0]:.1f} µs per {what} (median of {batches} batches {ordered[batches // 2]:.1f})")
 
 
-def engines(upstream: Upstream) -> Engines:
-    """One engine that is always ready, with its connections open."""
+def engines(upstream: Upstream, *, answers: bool) -> Engines:
+    """One engine that is always ready, with its connections open, and that answers at once or never."""
     loop = asyncio.get_running_loop()
     for _ in range(AT_ONCE):
         exchange, transport = Exchange(upstream), Transport(loop)
-        transport.written = lambda exchange=exchange: exchange.data_received(REPLY)  # type: ignore[misc]
+        if answers:
+            transport.written = lambda exchange=exchange: exchange.data_received(REPLY)  # type: ignore[misc]
         exchange.connection_made(as_any(transport))
         exchange.idle_since = loop.time() + 1e6
         as_any(upstream)._idle[exchange] = None
@@ -187,11 +192,12 @@ def as_any(what: object) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the gateway's own code takes for a whole request.")
+    parser = argparse.ArgumentParser(description="What the gateway's own code takes for a request.")
     parser.add_argument("--batches", type=int, default=25, metavar="N", help=f"of {BATCH:,} requests (25)")
+    parser.add_argument("--refused", action="store_true", help="requests that are refused, in front of a full line")
     parser.add_argument("--profile", action="store_true", help="show which functions the time goes to")
     options = parser.parse_args()
-    uvloop.run(run(options.batches, profile=options.profile))
+    uvloop.run(run(options.batches, refused=options.refused, profile=options.profile))
 
 
 if __name__ == "__main__":
