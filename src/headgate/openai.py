@@ -127,7 +127,7 @@ def _media_bytes(body: bytes) -> int:
     at = -1
     while looks < _MEDIA_LOOKS and (at := body.find(b'"data', at + 1)) >= 0:
         medium = _MEDIUM.match(body, at)
-        if medium is not None and body[at - 1 : at] != b"\\":  # else it is quoted in a text, and read as one
+        if medium is not None and not body.endswith(b"\\", 0, at):  # else it is quoted in a text, and read as one
             end = body.find(b'"', medium.end())
             found += max(0, end - medium.end() - _MEDIUM_BYTES)
             at = end
@@ -433,7 +433,7 @@ def multipart_fields(body: bytes, content_type: str, wanted: frozenset[str]) -> 
             continue
         if key in found:
             raise Refusal(Reason.INVALID_REQUEST, f"`{key}` stands there twice.", param=key)
-        value = body[head_end + 4 : at if at >= 0 else len(body)]
+        value = body[head_end + 4 : max(at, head_end + 4) if at >= 0 else len(body)]
         if len(value) > 1024:
             raise Refusal(Reason.INVALID_REQUEST, f"`{key}` is too long.", param=key)
         found[key] = value.decode("utf-8", "replace")

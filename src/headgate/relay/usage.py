@@ -80,7 +80,7 @@ class Finder:
         """The next part of the reply."""
         data = self._rest + data
         for name in _USAGE.finditer(data):
-            if self._read(data[name.end() : name.start() + USAGE_BYTES]):
+            if self._read(data[name.end() : max(name.end(), name.start() + USAGE_BYTES)]):
                 self.told = True
         self._rest = data[-USAGE_BYTES:]  # one may be cut by the end of this part; it does no harm to read one twice
 
