@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PORT   ?= 8080
+PORT   ?=
 MODEL  ?=
 ARGS   ?=
 VLLM_VENV ?= .venv-vllm
@@ -11,7 +11,7 @@ COMPILED_VENV ?= .venv-compiled
 PEERS_VENV ?= .venv-peers
 LOAD_VENV ?= .venv-load
 WORKERS ?= 2
-URL    ?= http://127.0.0.1:$(PORT)
+URL    ?= http://127.0.0.1:$(or $(PORT),$(HEADGATE_PORT),8080)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help run test compiled compiled-env test-compiled test-pythons test-vllm conformance test-compose test-clients test-open-webui test-fuzz lint smoke bench-overhead loadtest test-loadtest bench-scrape chaos test-chaos dashboards screenshots lock lock-clients clean
@@ -35,7 +35,7 @@ run: $(VENV)/.run ## start the gateway; MODEL=Qwen/Qwen2.5-0.5B-Instruct for a r
 	  engine="$(VLLM_VENV)/bin/vllm"; \
 	fi; \
 	if [ -n "$$engine" ]; then export HEADGATE_ENGINE_COMMAND="$$engine"; fi; \
-	exec $(BIN)/headgate serve $(MODEL) --port $(PORT) $(ARGS)
+	exec $(BIN)/headgate serve $(MODEL) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: $(VENV)/.dev ## everything that needs no other engine: lint, types, layers, tests (two at once: WORKERS=1 for one)
 	@$(MAKE) --no-print-directory lint

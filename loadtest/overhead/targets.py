@@ -109,7 +109,9 @@ def headgate_compiled(site: Site) -> Launch | Absent:
     for folder in site.peers_envs:
         python = folder / "bin" / "python"
         if version := compiled_version(python):
-            return _headgate(python, version, site)
+            launch = _headgate(python, version, site)
+            launch.env.pop("PYTHONPATH", None)
+            return launch
     looked = ", ".join(str(folder) for folder in site.peers_envs)
     return Absent(f"no compiled headgate in {looked}: make compiled-env")
 
@@ -217,7 +219,8 @@ def compiled_version(python: Path) -> str:
     )
     if not python.exists():
         return ""
-    asked = subprocess.run([python, "-c", code], cwd="/", capture_output=True, text=True, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it would be another's source
+    asked = subprocess.run([python, "-c", code], cwd="/", env=env, capture_output=True, text=True, check=False)
     return asked.stdout.strip() if asked.returncode == 0 else ""
 
 

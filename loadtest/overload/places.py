@@ -113,7 +113,9 @@ def _compiled(said: str, site: Site) -> Launch:
     python = site.compiled_env / "bin" / "python"
     if not compiled_version(python):
         raise BadPlace(f"no compiled headgate in {site.compiled_env}: make compiled-env")
-    return _headgate({}, site, str(python))
+    launch = _headgate({}, site, str(python))
+    launch.env.pop("PYTHONPATH", None)
+    return launch
 
 
 def _headgate(settings: dict[str, str], site: Site, python: str = sys.executable) -> Launch:

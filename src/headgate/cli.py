@@ -263,11 +263,13 @@ def _say(gateway: Gateway, url: str) -> None:
         say(f"  engines  {', '.join(settings.engine_urls)}")
     else:
         say(f"  engine   vllm serve {settings.model}   (loading; requests wait for it)")
-    name = settings.served_model_name or settings.model or (SIMULATED_MODEL if kind is Engine.SIMULATED else "MODEL")
+    name = settings.served_model_name or settings.model or (SIMULATED_MODEL if kind is Engine.SIMULATED else "")
     messages = '[{"role": "user", "content": "Hello"}]'
     key = _key_header(settings)
     say(f"  try      curl -N {here}/v1/chat/completions -H 'content-type: application/json' {key}-d \\")
-    say(f"""             '{{"model": "{name}", "stream": true, "messages": {messages}}}'""")
+    say(f"""             '{{"model": "{name or "MODEL"}", "stream": true, "messages": {messages}}}'""")
+    if not name:
+        say(f"           with a MODEL of {here}/v1/models")
     if settings.admin_key is None and not _has_admin(settings.api_keys_file):
         say(f"  admin    key made for this run: {gateway.admin_key}")
     is_open = settings.api_key is None and settings.api_keys_file is None
