@@ -231,6 +231,8 @@ class Ledger:
                 elif self._capped is not None:
                     self._capped.begin(ticket)
                 return self._grant(now, ticket, where, queue_s, wake_s)
+        if self._reject and not (front or kept) and self._slots.ready and not self._slots.has_room(weight):
+            return self._refuse(now, ticket, Reason.SLOTS_BUSY)  # as below, without the way into the order and back
         self._order.push(ticket, front=front)
         granted = self._grant_head(now)
         if granted is not None:
