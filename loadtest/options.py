@@ -1,4 +1,7 @@
-"""Numbers on the command lines of these tools: what nothing can be measured with is refused in a line, at once."""
+"""The command lines of these tools: numbers that nothing can be measured with are refused in a line, at once.
+
+Ctrl-C ends a tool without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,17 @@ from collections.abc import Callable
 from math import isfinite
 from typing import TypeVar
 
+from headgate.workbench.bench.run import INTERRUPTED
+
 T = TypeVar("T")
+
+
+def status(main: Callable[[], int | None]) -> int:
+    """What a tool exits with; interrupted, it leaves with the rows that it has printed."""
+    try:
+        return main() or 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def positive(text: str) -> float:

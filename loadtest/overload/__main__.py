@@ -63,4 +63,4 @@ def rehearse(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(options.status(main))

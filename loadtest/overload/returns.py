@@ -8,6 +8,7 @@ sockets is ``python -m loadtest.overload --on sockets --obey``.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from headgate.gate import Claim, Ledger, make_order
 from headgate.gate.limits import Limit
 from headgate.gate.outcomes import Refused, Verdict
 from headgate.workbench.rehearsal import Job, Rehearsal, poisson
+from loadtest import options
 from loadtest.overload.rehearsed import ENGINES, OBJECTIVE, WORK
 
 ENGINE = "slow"
@@ -141,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(options.status(main))

@@ -8,6 +8,7 @@ neighbours of the best of them in steps of 4. It is chosen by the same arrivals 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(options.status(main))

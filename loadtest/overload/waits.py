@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -18,6 +19,7 @@ from headgate.gate import Claim, Ledger, make_order
 from headgate.gate.estimate import Estimate
 from headgate.gate.orders import ORDERS, Name
 from headgate.workbench.rehearsal import Job, Rehearsal
+from loadtest import options
 from loadtest.overload.rehearsed import ENGINES
 
 ENGINE = "slow"
@@ -163,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(options.status(main))

@@ -12,6 +12,7 @@ import pytest
 
 from headgate.workbench.bench import raw
 from headgate.workbench.bench.slo import Good
+from loadtest import options
 from loadtest.overhead.processes import Process
 from loadtest.overload import sockets, table
 from loadtest.overload.engines import Engine
@@ -92,6 +93,13 @@ def test_what_nothing_can_be_measured_with_is_one_line_and_2(tool: str, flags: l
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert why in done.stderr.splitlines()[-1]
+
+
+def test_an_interrupted_tool_has_a_status_and_no_traceback() -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert [options.status(main) for main in (interrupted, lambda: None, lambda: 2)] == [130, 0, 2]
 
 
 def test_results_of_another_call_are_not_mixed_with_these(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
