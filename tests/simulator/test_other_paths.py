@@ -89,6 +89,16 @@ def test_scores_and_ranks_put_the_same_text_first(client: httpx.Client) -> None:
     assert ranked["results"][0]["relevance_score"] == pytest.approx(1)
 
 
+def test_texts_and_conversations_have_classes_and_what_a_pooler_says(client: httpx.Client) -> None:
+    classes = client.post("/classify", json={"input": ["a mill", "the weir", "a mill"]}).json()["data"]
+    assert classes[0] | {"index": 2} == classes[2]
+    assert all(sum(each["probs"]) == pytest.approx(1) and len(each["probs"]) == each["num_classes"] for each in classes)
+    conversation = [{"role": "user", "content": "the weir"}]
+    pooled = client.post("/pooling", json={"messages": conversation}).json()
+    assert [len(pooled["data"]), pooled["data"][0]["object"]] == [1, "pooling"]
+    assert client.post("/pooling", json={"input": []}).status_code == 400
+
+
 @pytest.mark.parametrize("kind", ["transcription", "translation"])
 def test_speech_becomes_text_whole_and_streamed(client: httpx.Client, kind: str) -> None:
     files = {"file": ("a.wav", b"RIFF" + bytes(9000), "audio/wav")}

@@ -184,7 +184,12 @@ def test_transcription_takes_a_slot_and_reads_its_form(gate: Gateway, engine: En
         ("/v1/embeddings", {"input": ["one", "two"]}, 2),
         ("/v1/score", {"text_1": "one", "text_2": "two"}, 1),
         ("/v1/score", {"text_1": "one", "text_2": ["two", "three"]}, 2),
+        ("/score", {"text_1": "one", "text_2": ["two", "three"]}, 2),
         ("/v1/rerank", {"query": "one", "documents": ["two", "three", "four"]}, 3),
+        ("/v2/rerank", {"query": "one", "documents": ["two", "three", "four"]}, 3),
+        ("/rerank", {"query": "one", "documents": ["two", "three", "four"]}, 3),
+        ("/classify", {"input": ["one", "two"]}, 2),
+        ("/pooling", {"messages": [{"role": "user", "content": "one"}]}, 1),
     ],
 )
 def test_pooling_passes_and_weighs_what_it_is(gate: Gateway, path: str, fields: dict[str, Any], sequences: int) -> None:

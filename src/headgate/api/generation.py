@@ -79,8 +79,13 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint("/v1/responses", "Response (OpenAI Responses API)", Dialect.RESPONSES, required=("input",)),
         Endpoint("/v1/messages", "Message (Anthropic Messages API)", Dialect.ANTHROPIC, required=("messages",)),
         Endpoint("/v1/embeddings", "Embeddings", answers=False),
-        Endpoint("/v1/score", "Similarity scores", reads="scored", answers=False),
-        Endpoint("/v1/rerank", "Rerank documents", reads="scored", answers=False),
+        *(Endpoint(path, "Similarity scores", reads="scored", answers=False) for path in ("/v1/score", "/score")),
+        *(
+            Endpoint(path, "Rerank documents", reads="scored", answers=False)
+            for path in ("/v1/rerank", "/v2/rerank", "/rerank")
+        ),
+        Endpoint("/classify", "Classes of texts", answers=False),
+        Endpoint("/pooling", "What a model's pooler says of texts", answers=False),
         Endpoint("/v1/audio/transcriptions", "Transcribe audio", reads="multipart"),
         Endpoint("/v1/audio/translations", "Translate audio", reads="multipart"),
         Endpoint("/generate", "One prompt in, one text out", reads="generate", target="/v1/completions"),

@@ -1,4 +1,4 @@
-"""What is answered by one prefill and no generated token: embeddings, scores, rankings; and tokens counted.
+"""What is answered by one prefill and no generated token: embeddings, classes, scores, rankings; and tokens counted.
 
 Vectors are drawn by a hash of their text, so equal texts have equal vectors and nothing else means anything.
 """
@@ -59,6 +59,41 @@ async def embeddings(exchange: Exchange, service: Service) -> None:
         data.append({"index": index, "object": "embedding", "embedding": found})
     reply = {"id": request_id(exchange, "embd"), "object": "list", "created": int(time.time())}
     await exchange.json(reply | {"model": model, "data": data, "usage": usage})
+
+
+async def classify(exchange: Exchange, service: Service) -> None:
+    """``POST /classify``: two classes, and how likely each is."""
+    fields = Fields(await exchange.json_body())
+    service.receive(exchange)
+    model = service.model(fields)
+    prompts = _inputs(fields)
+    usage = await _prefilled(exchange, service, prompts)
+    data = []
+    for index, prompt in enumerate(prompts):
+        second = similarity(prompt, b"")
+        label = f"LABEL_{second > 0.5:d}"
+        data.append({"index": index, "label": label, "probs": [1 - second, second], "num_classes": 2})
+    reply = {"id": request_id(exchange, "classify"), "object": "list", "created": int(time.time())}
+    await exchange.json(reply | {"model": model, "data": data, "usage": usage})
+
+
+async def pooling(exchange: Exchange, service: Service) -> None:
+    """``POST /pooling``: a vector for each text."""
+    fields = Fields(await exchange.json_body())
+    service.receive(exchange)
+    model = service.model(fields)
+    prompts = _inputs(fields)
+    usage = await _prefilled(exchange, service, prompts)
+    data = [{"index": i, "object": "pooling", "data": vector(prompt)} for i, prompt in enumerate(prompts)]
+    reply = {"id": request_id(exchange, "pool"), "object": "list", "created": int(time.time())}
+    await exchange.json(reply | {"model": model, "data": data, "usage": usage})
+
+
+def _inputs(fields: Fields) -> list[bytes]:
+    """Texts, or a conversation that is one."""
+    if fields.any("messages") is not None:
+        return [rendered(fields.any("messages"), None)]
+    return fields.prompts("input")
 
 
 def _texts(fields: Fields, *names: str) -> list[bytes]:
