@@ -12,7 +12,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from headgate import openai
+from headgate import shapes
 from headgate.api.connection import Connection
 from headgate.app import Gateway
 from headgate.settings import load
@@ -23,10 +23,11 @@ REQUEST = b'POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncon
 def test_a_mistake_at_reading_is_a_refusal(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody else would answer: there is no framework around these routes."""
 
-    def mistaken(*_: object, **__: object) -> None:
-        raise LookupError("a mistake")
+    class Mistaken:
+        def decode(self, body: bytes) -> None:
+            raise LookupError("a mistake")
 
-    monkeypatch.setattr(openai, "read_request", mistaken)
+    monkeypatch.setattr(shapes, "body", Mistaken())
 
     async def ask() -> tuple[bytes, dict[tuple[str, ...], float]]:
         settings = load({"engine": "remote", "engine_urls": "http://127.0.0.1:1"}, {})
