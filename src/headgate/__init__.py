@@ -14,4 +14,18 @@ Beside the road: ``simulator`` (an engine that speaks vLLM's HTTP, a process of 
 own) and ``workbench`` (what is run beside the gateway).
 """
 
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+
 __version__ = "0.1.0"
+
+
+def is_compiled() -> bool:
+    """Whether the road is compiled (docs/decisions/012-compiled.md): seen at its files, none of which is loaded."""
+    road = find_spec("headgate.errand")
+    return road is not None and (road.origin or "").endswith(tuple(EXTENSION_SUFFIXES))
+
+
+def told_version() -> str:
+    """The version as people are told it: ``0.1.0``, or ``0.1.0 (compiled)``."""
+    return f"{__version__} (compiled)" if is_compiled() else __version__

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate import __version__
+from headgate import __version__, told_version
 from headgate.keys import KeysError, Role, store
 from headgate.keys.command import keys
 from headgate.workbench.bench.command import bench
@@ -60,7 +60,7 @@ def _setting_flags() -> list[click.Parameter]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, message="headgate %(version)s")
+@click.version_option(told_version(), message="headgate %(version)s")
 def main() -> None:
     """Headgate: an always-on gateway in front of LLM engines."""
     _open_standard_streams()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 from prometheus_client.core import Metric
 
-from headgate import __version__
+from headgate import __version__, is_compiled
 from headgate.api.auth import Keys
 from headgate.api.generation import ENDPOINTS
 from headgate.api.problems import STATUS
@@ -275,7 +275,12 @@ class Picture:
         yield gauge(
             "api_queue_timeout_seconds", "Longest wait for a slot (QUEUE_TIMEOUT_S).", self._settings.queue_timeout_s
         )
-        yield gauges("api_build_info", "1, for the version that runs.", ("version",), {(__version__,): 1.0})
+        yield gauges(
+            "api_build_info",
+            "1, for the version that runs; whether its road is compiled.",
+            ("version", "compiled"),
+            {(__version__, "true" if is_compiled() else "false"): 1.0},
+        )
         yield gauge(
             "api_event_loop_lag_seconds",
             "The worst lateness of the event loop's once-a-second tick over the last 15 s.",

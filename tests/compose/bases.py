@@ -22,8 +22,11 @@ from tests.compose.engine import Engine, run
 ROOT = Path(__file__).parents[2]
 STANDINS = Path(__file__).parent / "standins"
 RELEASE = "bookworm"
-PACKAGES = "ca-certificates,python3,python3-venv,python3-pip"
+PACKAGES = "ca-certificates,python3,python3-venv,python3-pip,python3-dev"
+BUILD_S = 900.0
+"""The gateway is compiled in its build, on a machine that may have other things to do."""
 
+_INSTALL = "apt-get update -qq && apt-get install -y -qq --no-install-recommends"
 _ABOUT_PIP = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 """What of this machine's pip is carried into the base image. Folders of this machine aren't there."""
 
@@ -50,10 +53,14 @@ def ensure(engine: Engine) -> None:
 
 
 def make_vllm(engine: Engine, gateway: str) -> None:
-    """The stand-in for vLLM's image: its command is the simulated engine, taken from the gateway's image."""
+    """The stand-in for vLLM's image: its command is the simulated engine, taken from the gateway's image.
+
+    Like vLLM's it has a compiler.
+    """
     recipe = f"""
         FROM {gateway} AS simulator
         FROM {pinned()["python"]}
+        RUN {_INSTALL} gcc libc6-dev >/dev/null
         COPY --from=simulator /opt/headgate /opt/simulator
         COPY vllm /usr/local/bin/vllm
     """
@@ -66,16 +73,16 @@ def build(engine: Engine, *arguments: str, recipe: str | None = None) -> None:
         f"--build-arg={name}" for name in os.environ if name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     ]
     input_ = recipe.encode() if recipe is not None else None
-    engine.docker("build", "--network=host", *proxies, *arguments, input_=input_, timeout_s=300)
+    engine.docker("build", "--network=host", *proxies, *arguments, input_=input_, timeout_s=BUILD_S)
 
 
 def _recipes(base: str, images: dict[str, str]) -> dict[str, str]:
     """A Dockerfile for each tag, with what the upstream image promises: user, command, the owner of its volume."""
     tools = "headgate-test-tools:1"
-    install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends"
     return {
         images["python"]: f'FROM {base}\nRUN ln -s /usr/bin/python3 /usr/local/bin/python\nCMD ["python3"]\n',
-        tools: f"FROM {base}\nRUN {install} bash curl prometheus redis-server wget >/dev/null\nCOPY stub.py /stub.py\n",
+        tools: f"FROM {base}\nRUN {_INSTALL} bash curl prometheus redis-server wget >/dev/null\n"
+        "COPY stub.py /stub.py\n",
         images["prometheus"]: f"FROM {tools}\nRUN install -d -o 65534 -g 65534 /prometheus\n"
         'WORKDIR /prometheus\nUSER 65534:65534\nVOLUME ["/prometheus"]\nENTRYPOINT ["/usr/bin/prometheus"]\n',
         images["redis"]: f'FROM {tools}\nRUN install -d -o 999 -g 1000 /data\nWORKDIR /data\nCMD ["redis-server"]\n',

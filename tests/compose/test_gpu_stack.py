@@ -12,10 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from headgate import __version__
 from tests.compose import bases
 from tests.compose import stack as stacks
 from tests.compose.engine import Engine
 from tests.compose.stack import Stack
+from tests.compose.test_images import IMPORTED_TO_BUILD, RUN_TO_BUILD, WHERE_THE_ROAD_IS, inside
 
 pytestmark = pytest.mark.compose
 
@@ -44,6 +46,13 @@ def stack(images: Engine, tmp_path_factory: pytest.TempPathFactory, request: pyt
 def engine_of(stack: Stack) -> str:
     """The service whose container the engine runs in."""
     return "vllm" if "vllm" in stack.health() else "gateway"
+
+
+def test_road_beside_vllm_is_compiled_and_its_builder_stays_behind(images: Engine) -> None:
+    assert inside(images, "headgate-gpu:local", "python", "-c", WHERE_THE_ROAD_IS).endswith(".so")
+    assert inside(images, "headgate-gpu:local", "headgate", "--version") == f"headgate {__version__} (compiled)"
+    assert inside(images, "headgate-gpu:local", "python", "-c", IMPORTED_TO_BUILD) == "[]"
+    assert "/opt/build" not in inside(images, "headgate-gpu:local", "python", "-c", RUN_TO_BUILD)
 
 
 def test_whole_stack_comes_up_healthy_and_smoke_finds_nothing_wrong(stack: Stack) -> None:

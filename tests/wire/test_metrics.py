@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headgate import __version__
+from headgate import __version__, is_compiled
 from headgate.api.generation import ENDPOINTS
 from headgate.pool.lifecycle import State
 from tests.simulated import simulated_engine
@@ -492,7 +492,7 @@ def test_gauges_of_a_house_at_rest(gate: Gateway) -> None:
         series("api_engine_up", {"engine": "e0"}): 1,
         series("api_engine_slots", {"engine": "e0"}): 2,
         series("api_engine_active_requests", {"engine": "e0"}): 0,
-        series("api_build_info", {"version": __version__}): 1,
+        series("api_build_info", {"version": __version__, "compiled": str(is_compiled()).lower()}): 1,
     }
     assert gate.metric("api_event_loop_lag_seconds") >= 0
     assert 0 <= gate.status()["process"]["loop_lag_s"] < 60

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from headgate import __version__
 from headgate import settings as settings_
+from headgate import told_version
 from headgate.pool.launchers.vllm import VllmLauncher
 from headgate.settings import PREFIX, SIMULATED_MODEL, Engine, Settings, SettingsError
 from headgate.workbench.check import extras, fit, gpu, machine, port, remote, report, vllm
@@ -38,7 +38,7 @@ def run(model: str | None, flags: Mapping[str, object], as_json: bool, config: P
     """
     console = Console(quiet=as_json, highlight=False)
     look = Look(model, flags, os.environ, config)
-    console.print(f"Headgate {__version__} looks at this machine for `{look.command}`\n", style="bold", markup=False)
+    console.print(f"Headgate {told_version()} looks at this machine for `{look.command}`\n", style="bold", markup=False)
     findings = report.show(console, look.findings())
     sentence, status = look.sentence(findings), look.status(findings)
     if as_json:
