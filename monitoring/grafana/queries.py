@@ -13,7 +13,10 @@ MODEL = 'model=~"$model"'
 SERVED = 'model_name=~"$model"'
 """The same models as vLLM labels them."""
 KEY = 'key=~"$key"'
-GENERATION = 'route=~"/generate|/v1/(chat/completions|completions|responses|messages|embeddings|score|rerank|audio/.+)"'
+GENERATION = (
+    'route=~"/generate|/pooling|/classify|/score|(/v2)?/rerank|'
+    '/v1/(chat/completions|completions|responses|messages|embeddings|score|rerank|audio/.+)"'
+)
 """Routes that take slots: the rest is health checks and scrapes."""
 CONTENDED = 'reason=~"slots_busy|queue_full|wait_too_long|shed|queue_timeout|engine_unavailable|draining"'
 """Refused for want of capacity: not for what was asked, nor for a limit of the caller's own (rate_limited)."""

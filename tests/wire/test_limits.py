@@ -403,8 +403,8 @@ DANGEROUS = (
     *("/sleep", "/wake_up", "/is_sleeping", "/pause", "/resume", "/is_paused", "/collective_rpc", "/server_info"),
     *("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/invocations", "/ping", "/load", "/version"),
     *("/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache", "/start_profile", "/stop_profile"),
-    *("/scale_elastic_ep", "/is_scaling_elastic_ep", "/inference/v1/generate", "/abort_requests", "/pooling"),
-    *("/classify", "/tokenizer_info", "/update_weights", "/init_weight_transfer_engine", "/get_world_size"),
+    *("/scale_elastic_ep", "/is_scaling_elastic_ep", "/inference/v1/generate", "/abort_requests"),
+    *("/tokenizer_info", "/update_weights", "/init_weight_transfer_engine", "/get_world_size"),
     *("/v1/realtime", "/v1/files", "/v1/batches", "/simulator/faults", "/simulator/state"),
 )
 
