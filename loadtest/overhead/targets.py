@@ -213,10 +213,7 @@ def _peer(site: Site, name: str, *arguments: str) -> Launch | Absent:
 
 def compiled_version(python: Path) -> str:
     """The version of the gateway whose road is compiled there; empty without one."""
-    code = (
-        "import headgate.errand as road, importlib.metadata as m; "
-        "print('' if road.__file__.endswith('.py') else m.version('headgate'))"
-    )
+    code = "import headgate; print(headgate.__version__ if headgate.is_compiled() else '')"
     if not python.exists():
         return ""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it would be another's source

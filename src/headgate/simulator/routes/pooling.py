@@ -43,6 +43,11 @@ async def _prefilled(exchange: Exchange, service: Service, prompts: list[bytes])
     return {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
 
 
+async def _listed(exchange: Exchange, kind: str, model: str, data: object, usage: dict[str, int]) -> None:
+    reply = {"id": request_id(exchange, kind), "object": "list", "created": int(time.time())}
+    await exchange.json(reply | {"model": model, "data": data, "usage": usage})
+
+
 async def embeddings(exchange: Exchange, service: Service) -> None:
     """``POST /v1/embeddings``; ``encoding_format`` may be ``base64``, ``dimensions`` is obeyed."""
     fields = Fields(await exchange.json_body())
@@ -57,8 +62,7 @@ async def embeddings(exchange: Exchange, service: Service) -> None:
         if fields.text("encoding_format") == "base64":
             found = base64.b64encode(struct.pack(f"<{dimensions}f", *found)).decode()
         data.append({"index": index, "object": "embedding", "embedding": found})
-    reply = {"id": request_id(exchange, "embd"), "object": "list", "created": int(time.time())}
-    await exchange.json(reply | {"model": model, "data": data, "usage": usage})
+    await _listed(exchange, "embd", model, data, usage)
 
 
 async def classify(exchange: Exchange, service: Service) -> None:
@@ -73,8 +77,7 @@ async def classify(exchange: Exchange, service: Service) -> None:
         second = similarity(prompt, b"")
         label = f"LABEL_{second > 0.5:d}"
         data.append({"index": index, "label": label, "probs": [1 - second, second], "num_classes": 2})
-    reply = {"id": request_id(exchange, "classify"), "object": "list", "created": int(time.time())}
-    await exchange.json(reply | {"model": model, "data": data, "usage": usage})
+    await _listed(exchange, "classify", model, data, usage)
 
 
 async def pooling(exchange: Exchange, service: Service) -> None:
@@ -85,8 +88,7 @@ async def pooling(exchange: Exchange, service: Service) -> None:
     prompts = _inputs(fields)
     usage = await _prefilled(exchange, service, prompts)
     data = [{"index": i, "object": "pooling", "data": vector(prompt)} for i, prompt in enumerate(prompts)]
-    reply = {"id": request_id(exchange, "pool"), "object": "list", "created": int(time.time())}
-    await exchange.json(reply | {"model": model, "data": data, "usage": usage})
+    await _listed(exchange, "pool", model, data, usage)
 
 
 def _inputs(fields: Fields) -> list[bytes]:
@@ -116,8 +118,7 @@ async def score(exchange: Exchange, service: Service) -> None:
     pairs = list(zip(ones, others, strict=True))
     usage = await _prefilled(exchange, service, [one + other for one, other in pairs])
     data = [{"index": i, "object": "score", "score": similarity(*pair)} for i, pair in enumerate(pairs)]
-    reply = {"id": request_id(exchange, "score"), "object": "list", "created": int(time.time())}
-    await exchange.json(reply | {"model": model, "data": data, "usage": usage})
+    await _listed(exchange, "score", model, data, usage)
 
 
 async def rerank(exchange: Exchange, service: Service) -> None:
