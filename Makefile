@@ -52,7 +52,8 @@ compiled-env: compiled ## that wheel, and what it needs, in .venv-compiled: for 
 	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/compiled/*.whl
 
-test-compiled: compiled-env ## the suite of make test, on that wheel
+test-compiled: compiled-env ## the suite of make test, on that wheel (two minutes more)
+	@sh tests/tools.sh prometheus alertmanager chromium
 	$(COMPILED_VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
 	  -m 'not interpreted and not vllm and not compose and not clients and not open_webui and not conformance and not chaos' $(ARGS)
 
