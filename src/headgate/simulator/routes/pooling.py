@@ -17,6 +17,8 @@ from headgate.simulator.fields import Fields, rendered, wrong
 from headgate.simulator.service import Generation, request_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headgate.simulator.service import Service
     from headgate.simulator.wire import Exchange
 
@@ -67,28 +69,26 @@ async def embeddings(exchange: Exchange, service: Service) -> None:
 
 async def classify(exchange: Exchange, service: Service) -> None:
     """``POST /classify``: two classes, and how likely each is."""
-    fields = Fields(await exchange.json_body())
-    service.receive(exchange)
-    model = service.model(fields)
-    prompts = _inputs(fields)
-    usage = await _prefilled(exchange, service, prompts)
-    data = []
-    for index, prompt in enumerate(prompts):
+
+    def classes(prompt: bytes) -> dict[str, Any]:
         second = similarity(prompt, b"")
-        label = f"LABEL_{second > 0.5:d}"
-        data.append({"index": index, "label": label, "probs": [1 - second, second], "num_classes": 2})
-    await _listed(exchange, "classify", model, data, usage)
+        return {"label": f"LABEL_{second > 0.5:d}", "probs": [1 - second, second], "num_classes": 2}
+
+    await _of_each(exchange, service, "classify", classes)
 
 
 async def pooling(exchange: Exchange, service: Service) -> None:
     """``POST /pooling``: a vector for each text."""
+    await _of_each(exchange, service, "pool", lambda prompt: {"object": "pooling", "data": vector(prompt)})
+
+
+async def _of_each(exchange: Exchange, service: Service, kind: str, told: Callable[[bytes], dict[str, Any]]) -> None:
     fields = Fields(await exchange.json_body())
     service.receive(exchange)
     model = service.model(fields)
     prompts = _inputs(fields)
     usage = await _prefilled(exchange, service, prompts)
-    data = [{"index": i, "object": "pooling", "data": vector(prompt)} for i, prompt in enumerate(prompts)]
-    await _listed(exchange, "pool", model, data, usage)
+    await _listed(exchange, kind, model, [{"index": i} | told(prompt) for i, prompt in enumerate(prompts)], usage)
 
 
 def _inputs(fields: Fields) -> list[bytes]:
