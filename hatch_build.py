@@ -1,6 +1,6 @@
 """Compiles the modules that every request and every event goes through, where a wheel is built with
 ``HATCH_BUILD_HOOK_ENABLE_CUSTOM=1``: by mypyc, out of the annotations that mypy checks. Without it, and in an editable
-install, the same modules are interpreted.
+install, the same modules are interpreted. What is in C (``relay/_express.c``) is only in such a wheel, too.
 
 Which they are is said in pyproject.toml. Needed: a C compiler, Python's headers, and what requirements/build.txt has:
 mypy and setuptools to build with, and all that the gateway imports, for its types.
@@ -18,12 +18,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SETUP = """\
 from mypyc.build import mypycify
-from setuptools import setup
+from setuptools import Extension, setup
 
 setup(
     name="headgate",
     package_dir={{"": "src"}},
-    ext_modules=mypycify({paths!r}, group_name="headgate", opt_level="2", debug_level="0"),
+    ext_modules=[
+        *mypycify({paths!r}, group_name="headgate", opt_level="2", debug_level="0"),
+        Extension("headgate.relay._express", ["src/headgate/relay/_express.c"], extra_compile_args=["-O2"]),
+    ],
 )
 """
 MYPY = """\

@@ -52,7 +52,7 @@ class Client:
         self.body += data
         self.first.set()
 
-    def chunk_writer(self) -> Callable[[bytes], None] | None:
+    def takes_chunks(self) -> asyncio.Transport | None:
         return None
 
     def end(self) -> None:

@@ -43,8 +43,8 @@ STREAMS = {
 class Framed(Client):
     """A client whose chunks can be handed through with their framing, which is taken off here, strictly."""
 
-    def chunk_writer(self) -> Callable[[bytes], None]:
-        return self._framed
+    def takes_chunks(self) -> asyncio.Transport:
+        return Wire(self._framed)
 
     def _framed(self, data: bytes) -> None:
         while data:
@@ -56,14 +56,15 @@ class Framed(Client):
 
 
 class Wire(asyncio.Transport):
-    """A transport that goes nowhere: what the engine says is put in by hand, piece by piece."""
+    """A transport with no socket: what an engine says is put in by hand, piece by piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[bytes], None] = lambda _: None) -> None:
         super().__init__()
+        self._write = write
         self._closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        return
+        self._write(bytes(data))
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -155,7 +156,7 @@ def test_several_chunks_at_a_time_give_the_same_bytes(name: str, sizes: list[int
     assert run([head, *filter(None, reads), *([] if name == "cut" else [END])], Framed) == run(pieces_of(name, ()))
 
 
-USUAL = Usual(WORDS[0][: WORDS[0].index(b"[") + 1], WORDS[0][WORDS[0].index(b'"finish') :] + b"\r\n", lambda _: None)
+USUAL = Usual(WORDS[0][: WORDS[0].index(b"[") + 1], WORDS[0][WORDS[0].index(b'"finish') :] + b"\r\n", Wire())
 
 
 def framed(*events: bytes) -> bytes:

@@ -532,10 +532,10 @@ class Downstream:
             data, self._head = self._head + data, b""
         cycle.transport.write(data)
 
-    def chunk_writer(self) -> Callable[[bytes], None] | None:
+    def takes_chunks(self) -> asyncio.Transport | None:
         """What takes chunks as they came from the engine, framing and all."""
         cycle = self._cycle
-        return cycle.transport.write if self._chunked and not self._head and not cycle.disconnected else None
+        return cycle.transport if self._chunked and not self._head and not cycle.disconnected else None
 
     def end(self) -> None:
         cycle = self._cycle

@@ -112,7 +112,7 @@ class Sink(Protocol):
 
     def start(self, status: int, headers: Headers) -> None: ...
     def write(self, data: bytes) -> None: ...
-    def chunk_writer(self) -> Callable[[bytes], None] | None:
+    def takes_chunks(self) -> asyncio.Transport | None:
         """What takes chunks with their framing from now on; None where the client isn't sent chunks."""
         ...
 
@@ -427,9 +427,9 @@ class Reply:
         head = event.find(b'"choices":[')
         tail = event.rfind(b'"finish_reason":null')
         if 0 < head < tail:
-            writer = self._sink.chunk_writer()
-            if writer is not None and self._exchange is not None:
-                self._usual = Usual(event[: head + 11], event[tail:] + b"\r\n", writer)
+            client = self._sink.takes_chunks()
+            if client is not None and self._exchange is not None:
+                self._usual = Usual(event[: head + 11], event[tail:] + b"\r\n", client)
                 self._exchange.usual = self._usual
 
     def count(self) -> None:
@@ -437,10 +437,9 @@ class Reply:
         usual = self._usual
         if usual is None:
             return
-        times, usual.times = usual.times, []
+        times, bunched = usual.take()
         last = self._last_event_at
-        if usual.bunched:
-            usual.bunched = False
+        if bunched:
             times = _apart(times, last)
         for time in times:
             self.gap(time - last)
@@ -457,7 +456,7 @@ class Reply:
     @property
     def events(self) -> int:
         """Events that have passed, usage and ends not counted."""
-        return self._events + (len(self._usual.times) if self._usual is not None else 0)
+        return self._events + (self._usual.count if self._usual is not None else 0)
 
     @property
     def mean_gap_s(self) -> float | None:

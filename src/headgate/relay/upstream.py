@@ -14,12 +14,16 @@ import logging
 import ssl
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
 from headgate.errand import as_task
 from headgate.names import Host
+from headgate.relay.express import Lanes
+
+if TYPE_CHECKING:
+    from headgate.relay._express import Lane
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -68,17 +72,36 @@ class Usual:
 
     Attributes:
         head, end: what such a chunk begins with after its length, and ends with, its last line ends included.
+        client: where such a chunk goes.
         write: takes such a chunk.
-        times: when they came, by ``time.monotonic``, those of one read at the same time; whoever set this reads them.
+        times: when they came, by ``time.monotonic``, those of one read at the same time; whoever set this takes them.
         bunched: whether more than one came in one read.
+        lane: which has passed others, where they have one.
     """
 
-    __slots__ = ("bunched", "end", "head", "times", "write")
+    __slots__ = ("bunched", "client", "end", "head", "lane", "times", "write")
 
-    def __init__(self, head: bytes, end: bytes, write: Callable[[bytes], None]) -> None:
-        self.head, self.end, self.write = head, end, write
+    def __init__(self, head: bytes, end: bytes, client: asyncio.Transport) -> None:
+        self.head, self.end, self.client = head, end, client
+        self.write: Callable[[bytes], None] = client.write
         self.times: list[float] = []
         self.bunched = False
+        self.lane: Lane | None = None
+
+    @property
+    def count(self) -> int:
+        """How many have passed since they were last taken."""
+        return len(self.times) if self.lane is None else len(self.times) + self.lane.came
+
+    def take(self) -> tuple[list[float], bool]:
+        """When they came since this was last asked, and whether some came in one read."""
+        times, self.times = self.times, []
+        bunched, self.bunched = self.bunched, False
+        if self.lane is not None:
+            passed, together = self.lane.take()
+            times = sorted(passed + times) if times else passed
+            bunched = bunched or together
+        return times, bunched
 
     def several(self, data: bytes) -> int:
         """How many such chunks ``data`` is, and nothing else; 0 where it isn't.
@@ -111,11 +134,13 @@ class Exchange(asyncio.Protocol):
         "_head_done",
         "_headers",
         "_keep_alive",
+        "_lane",
         "_parser",
         "_parts",
         "_paused",
         "_receiver",
         "_trailing",
+        "_unlaned",
         "_upstream",
         "idle_since",
         "reused",
@@ -127,6 +152,7 @@ class Exchange(asyncio.Protocol):
         self._upstream = upstream
         self._receiver: Receiver | None = None
         self._paused = False
+        self._lane: Lane | None = None
         self.transport: asyncio.Transport | None = None
         self.idle_since = 0.0
         self.reused = False
@@ -140,6 +166,7 @@ class Exchange(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._answered = False
         self._at_chunk = False
+        self._unlaned = False
         self.usual: Usual | None = None
         self._complete = False
         self._keep_alive = False
@@ -156,6 +183,11 @@ class Exchange(asyncio.Protocol):
     def abort(self) -> None:
         """End the exchange and the connection at once, so that the engine aborts its work. Safe at any time."""
         self._receiver = None
+        self.cut()
+
+    def cut(self) -> None:
+        """Close the connection; the exchange that is on it is broken."""
+        self._leave_lane()
         if self.transport is not None:
             self.transport.abort()
 
@@ -163,12 +195,18 @@ class Exchange(asyncio.Protocol):
         """Stop reading: the engine's socket fills up, and the engine waits."""
         if not self._paused and self.transport is not None and not self.transport.is_closing():
             self._paused = True
-            self.transport.pause_reading()
+            if self._lane is not None:
+                self._lane.pause()
+            else:
+                self.transport.pause_reading()
 
     def resume(self) -> None:
         if self._paused and self.transport is not None and not self.transport.is_closing():
             self._paused = False
-            self.transport.resume_reading()
+            if self._lane is not None:
+                self._lane.resume()
+            else:
+                self.transport.resume_reading()
 
     @property
     def usable(self) -> bool:
@@ -226,6 +264,8 @@ class Exchange(asyncio.Protocol):
                 self._finish()
             elif wrong is not None:
                 self._break(f"the engine's answer is not HTTP: {wrong}")
+            elif self.usual is not None and self._at_chunk and self._lane is None:
+                self._take_lane(self.usual)
         except Exception as error:
             self._fail(receiver, error)
 
@@ -239,7 +279,43 @@ class Exchange(asyncio.Protocol):
         self._at_chunk = self._at_chunk and data.endswith(b"\r\n")
         return None
 
+    def _take_lane(self, usual: Usual) -> None:
+        """From here on a lane reads what comes, where there is one, and events like the last no longer come by here."""
+        if self._paused or self._unlaned:
+            return
+        assert self.transport is not None
+        self._lane = self._upstream.lanes.open(self.transport, usual.client, self._by_lane, self._lane_over)
+        if self._lane is None:
+            self._unlaned = True
+            return
+        self.transport.pause_reading()
+        self._arm()
+
+    def _arm(self) -> None:
+        lane, usual = self._lane, self.usual
+        if lane is not None and usual is not None and self._at_chunk:
+            usual.lane = lane
+            lane.arm(usual.head, usual.end)
+
+    def _by_lane(self, data: bytes) -> None:
+        self.data_received(data)
+        self._arm()
+
+    def _lane_over(self) -> None:
+        self._unlaned = True
+        self._leave_lane()
+
+    def _leave_lane(self) -> None:
+        """The transport reads again."""
+        lane, self._lane = self._lane, None
+        if lane is None:
+            return
+        lane.close()
+        if self.transport is not None and not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave_lane()
         self._upstream.forget(self)
         # It refers to us: without this both would stay in memory until the collector looks.
         self._parser = None  # type: ignore[assignment]
@@ -270,6 +346,7 @@ class Exchange(asyncio.Protocol):
     def _finish(self) -> None:
         receiver, self._receiver = self._receiver, None
         assert receiver is not None
+        self._leave_lane()
         transport = self.transport
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()  # it answered without reading the whole request, and need never read the rest
@@ -283,8 +360,7 @@ class Exchange(asyncio.Protocol):
 
     def _break(self, why: str) -> None:
         receiver, self._receiver = self._receiver, None
-        if self.transport is not None:
-            self.transport.abort()
+        self.cut()
         if receiver is not None:
             receiver.on_broken(why, answered=self._answered)
 
@@ -345,6 +421,7 @@ class Upstream:
         self._open: set[Exchange] = set()
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self.lanes = Lanes(self._loop)
 
     def idle(self) -> Exchange | None:
         """The connection used last, of those that are idle and not too old; None where there is none."""
@@ -394,8 +471,8 @@ class Upstream:
         """Close every connection; exchanges under way are broken."""
         self._closed = True
         for exchange in list(self._open):
-            if exchange.transport is not None:
-                exchange.transport.abort()
+            exchange.cut()
+        self.lanes.close()
 
     def __repr__(self) -> str:
         return f"<Upstream {self._host.name}:{self.port} open={len(self._open)} idle={len(self._idle)}>"

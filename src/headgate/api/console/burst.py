@@ -71,7 +71,7 @@ class _Ear:
             self._fate.reason = named[1].decode() if named else None
             self.cut()
 
-    def chunk_writer(self) -> None:
+    def takes_chunks(self) -> None:
         return None
 
     def end(self) -> None:

@@ -1,0 +1,61 @@
+"""The quick way of events, where the gateway is compiled: from the engine's socket to the client's, in C.
+
+Nearly all that passes are events that look like the last one but for their text. ``upstream`` passes such an event on
+unparsed, in a few lines of Python; what costs is that each stream's turn finds the memory cold that those lines, the
+loop and both transports touch. ``_express`` does the same with some hundred bytes for each stream
+(docs/decisions/014-express.md). Everything that is not such an event comes back to ``Exchange``, in its place.
+
+Where it was not compiled there are no lanes, and nothing else is different.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+try:
+    from headgate.relay import _express
+except ImportError:
+    _is_there = False
+else:
+    _is_there = True
+
+
+class Lanes:
+    """The lanes of one loop, and what it watches for all of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._express: _express.Express | None = None
+
+    def open(
+        self,
+        engine: asyncio.Transport,
+        client: asyncio.Transport,
+        received: Callable[[bytes], object],
+        over: Callable[[], object],
+    ) -> _express.Lane | None:
+        """From ``engine`` to ``client``, for ``engine`` to be read by; None where either is no plain socket of ours.
+
+        Its transport must not read while the lane is open, nor be closed before the lane is.
+        """
+        if not _is_there or _is_wrapped(engine) or _is_wrapped(client):
+            return None
+        if self._express is None:
+            self._express = _express.Express()
+            self._loop.add_reader(self._express.fileno(), self._express.run)
+        try:
+            ends = engine.get_extra_info("socket").fileno(), client.get_extra_info("socket").fileno()
+            return self._express.open(*ends, received, over, client.write, client.get_write_buffer_size)
+        except OSError:  # the client has gone by now, or there are too many files
+            return None
+
+    def close(self) -> None:
+        """No lane is open any more."""
+        express, self._express = self._express, None
+        if express is not None:
+            self._loop.remove_reader(express.fileno())
+
+
+def _is_wrapped(transport: asyncio.Transport) -> bool:
+    return transport.get_extra_info("socket") is None or transport.get_extra_info("sslcontext") is not None
