@@ -1,7 +1,7 @@
 """What the gateway's own code takes for a whole request, or for a refusal, with no socket and no kernel in it.
 
     python -m loadtest.overhead.inside             # µs per request, the least of many batches
-    python -m loadtest.overhead.inside --refused   # in front of a full line, where each that comes ends another's wait
+    python -m loadtest.overhead.inside --refused   # in front of a full line
     python -m loadtest.overhead.inside --profile   # and which functions they go to (which makes all of them slower)
 
 The real application and everything under it, put together by the composition root; only the two transports are
