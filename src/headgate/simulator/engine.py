@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from headgate.simulator.scheduler import Scheduler
     from headgate.simulator.sequence import Step
 
+_LATE_S = 0.01
+"""How late a step may begin and still count as begun when it was due: the loop's own timers know whole milliseconds."""
 _MOST_LAG_S = 0.5  # behind by more (a stopped process, a debugger), time lost is not made up for
 
 
@@ -61,15 +63,21 @@ class Engine:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="engine")
         self._task.add_done_callback(_must_not_end)
 
-    def submit(self, plans: list[Plan]) -> Answer:
-        """Put a request's sequences in the line. Raises Draining, and ValueError where one is too long."""
+    def submit(self, plans: list[Plan], came: float) -> Answer:
+        """Put a request's sequences in the line.
+
+        Args:
+            came: when the request was there, by ``time.monotonic``. What the simulator takes to read it isn't the
+                engine's, whose latency begins then.
+
+        Raises Draining, and ValueError where one is too long.
+        """
         if self.draining:
             raise Draining
         self.requests_seen += 1
         answer = Answer(plans, [self._sequence(plan) for plan in plans])
-        now = time.monotonic()
         for index, sequence in enumerate(answer.sequences):
-            self.scheduler.add(sequence, now)
+            self.scheduler.add(sequence, came)
             self._parts[sequence] = (answer, index)
         self.max_inflight_seen = max(self.max_inflight_seen, len(self._parts))
         self._woken.set()
@@ -131,9 +139,12 @@ class Engine:
             step = None if self.asleep else self.scheduler.begin(due)
             if step is None:
                 self._woken.clear()
+                coming = None if self.asleep else self.scheduler.next_s
                 if not self._leaving:
-                    await self._something_to_do()
-                due = time.monotonic()
+                    await self._something_to_do(coming)
+                due = now = time.monotonic()
+                if coming is not None and now - _LATE_S < coming < now:
+                    due = coming
                 continue
             due += step.seconds
             await self._timer.until(due)
@@ -142,14 +153,13 @@ class Engine:
             due = max(due, time.monotonic() - _MOST_LAG_S)
             self._book(step, due)
 
-    async def _something_to_do(self) -> None:
-        """Return once somebody has come or left."""
-        next_s = None if self.asleep else self.scheduler.next_s
-        if next_s is None:
+    async def _something_to_do(self, coming: float | None) -> None:
+        """Return once somebody has come or left, or at the moment at which one that is coming will be in the line."""
+        if coming is None:
             await self._woken.wait()
         else:
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, next_s - time.monotonic())):
+                async with asyncio.timeout(max(0.0, coming - time.monotonic())):
                     await self._woken.wait()
 
     def _book(self, step: Step, now: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,17 +21,26 @@ CONNECTION = "headgate.simulator.connection"
 
 
 class Connection(HttpToolsProtocol):
-    """One client connection; a request finds it in its scope under ``CONNECTION``."""
+    """One client connection; a request finds it in its scope under ``CONNECTION``.
+
+    Attributes:
+        whole_at: when the last request had come in whole, by ``time.monotonic``.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lost = False
         self.when_lost: dict[Callable[[], None], None] = {}
+        self.whole_at = 0.0
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[CONNECTION] = self
+
+    def on_message_complete(self) -> None:
+        self.whole_at = time.monotonic()
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -150,7 +150,7 @@ class Generation:
             # Nobody would tell of a connection that was lost between the request's last byte and now.
             raise ClientLeft
         try:
-            self._answer = answer = service.engine.submit(self._plans)
+            self._answer = answer = service.engine.submit(self._plans, self._exchange.connection.whole_at)
         except Draining:
             message = "cannot schedule new futures after shutdown"
             raise Problem(500, message, "InternalServerError") from None
