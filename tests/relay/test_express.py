@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headgate.relay.express import Lanes
 from headgate.relay.reply import FinalEvent
 from headgate.relay.upstream import Exchange, Headers, Upstream
 from tests.relay.test_exchange import run
@@ -557,6 +558,32 @@ def test_an_upstream_that_is_closed_ends_what_goes_by_lane() -> None:
         assert way.rig.slot.released == 1
 
     play(engine, claim)
+
+
+@pytest.mark.parametrize("closed", ["engine", "client"])
+def test_a_closing_transport_gets_no_lane(closed: str) -> None:
+    """It still tells its socket's number, which may be another's by now."""
+
+    async def claim(upstream: Upstream) -> None:
+        loop = asyncio.get_running_loop()
+        ends = {
+            name: (await loop.create_connection(asyncio.Protocol, "127.0.0.1", upstream.port))[0]
+            for name in ("engine", "client")
+        }
+        lanes = Lanes(loop)
+        lane = lanes.open(ends["engine"], ends["client"], print, print)
+        assert lane is not None
+        lane.close()
+        ends[closed].abort()
+        assert lanes.open(ends["engine"], ends["client"], print, print) is None
+        lanes.close()
+        for end in ends.values():
+            end.abort()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    run(serve, claim)
 
 
 def test_chunks_of_an_answer_without_a_lane_are_as_before() -> None:

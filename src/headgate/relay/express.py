@@ -35,11 +35,11 @@ class Lanes:
         received: Callable[[bytes], object],
         over: Callable[[], object],
     ) -> _express.Lane | None:
-        """From ``engine`` to ``client``, for ``engine`` to be read by; None where either is no plain socket of ours.
+        """From ``engine`` to ``client``, for ``engine`` to be read by; None where either is closed or no plain socket.
 
         Its transport must not read while the lane is open, nor be closed before the lane is.
         """
-        if not _is_there or _is_wrapped(engine) or _is_wrapped(client):
+        if not _is_there or not (_is_plain(engine) and _is_plain(client)):
             return None
         if self._express is None:
             self._express = _express.Express()
@@ -47,7 +47,7 @@ class Lanes:
         try:
             ends = engine.get_extra_info("socket").fileno(), client.get_extra_info("socket").fileno()
             return self._express.open(*ends, received, over, client.write, client.get_write_buffer_size)
-        except OSError:  # the client has gone by now, or there are too many files
+        except OSError:  # there are too many files
             return None
 
     def close(self) -> None:
@@ -57,5 +57,10 @@ class Lanes:
             self._loop.remove_reader(express.fileno())
 
 
-def _is_wrapped(transport: asyncio.Transport) -> bool:
-    return transport.get_extra_info("socket") is None or transport.get_extra_info("sslcontext") is not None
+def _is_plain(transport: asyncio.Transport) -> bool:
+    """Whether its socket carries what is written to it as it is. A closing one's number may be another's by now."""
+    return (
+        not transport.is_closing()
+        and transport.get_extra_info("socket") is not None
+        and transport.get_extra_info("sslcontext") is None
+    )
