@@ -17,15 +17,18 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SETUP = """\
+import sys
+
 from mypyc.build import mypycify
 from setuptools import Extension, setup
 
+express = Extension("headgate.relay._express", ["src/headgate/relay/_express.c"], extra_compile_args=["-O2"])
 setup(
     name="headgate",
     package_dir={{"": "src"}},
     ext_modules=[
         *mypycify({paths!r}, group_name="headgate", opt_level="2", debug_level="0"),
-        Extension("headgate.relay._express", ["src/headgate/relay/_express.c"], extra_compile_args=["-O2"]),
+        *([express] if sys.platform == "linux" else []),  # it is made of epoll
     ],
 )
 """
