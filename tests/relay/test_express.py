@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -200,6 +202,21 @@ def test_a_client_that_has_gone_is_for_python(lane: Lane) -> None:
     lane.say(framed(WORDS[0]))
     assert lane.given == [framed(WORDS[0])]
     assert lane.lane.came == 0
+
+
+def test_a_lane_closed_while_its_transport_is_asked_sends_nothing(express: Any) -> None:
+    lane = Lane(express)
+    lane.lane.close()
+
+    def closes() -> int:
+        lane.lane.close()
+        return 0
+
+    lane.lane = express.open(lane.near.fileno(), lane.far.fileno(), lane.given.append, lane._over, lane._write, closes)
+    lane.arm()
+    lane.say(framed(WORDS[0]))
+    assert (lane.got(), lane.written, lane.given) == (b"", [], [])
+    lane.close()
 
 
 def test_pause_leaves_everything_where_it_is(express: Any, lane: Lane) -> None:
@@ -578,6 +595,72 @@ def test_a_closing_transport_gets_no_lane(closed: str) -> None:
         assert lanes.open(ends["engine"], ends["client"], print, print) is None
         lanes.close()
         for end in ends.values():
+            end.abort()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    run(serve, claim)
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+def test_nothing_follows_what_a_closed_transport_has_lost(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """A client that half-closes is dropped with what it had still to read, and its request ends a turn later."""
+
+    async def claim() -> None:
+        loop = asyncio.get_running_loop()
+        engine, near = socket.socketpair()
+        far, client = socket.socketpair()
+        for end in (engine, near, far, client):
+            end.setblocking(False)
+        of_engine, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+        of_client, _ = await loop.create_connection(asyncio.Protocol, sock=far)
+        given: list[bytes] = []
+        lanes = Lanes(loop)
+        lane = lanes.open(of_engine, of_client, given.append, lambda: None)
+        assert lane is not None
+        of_engine.pause_reading()
+        lane.arm(USUAL.head, USUAL.end)
+        of_client.write(b"x" * (1 << 22))
+        assert of_client.get_write_buffer_size()
+        of_client.abort()
+        await turns()
+        got = read_all(client)
+        engine.sendall(framed(WORDS[0]))
+        await turns()
+        got += read_all(client)
+        assert got.strip(b"x") == b""
+        lane.close()
+        lanes.close()
+        of_engine.abort()
+        await turns()
+        for end in (engine, client):
+            end.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(claim(), 10))
+
+
+@pytest.mark.parametrize("lacks", ["epoll", "reader"])
+def test_without_files_for_it_there_is_no_lane_and_no_error(lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loop:
+        def add_reader(self, *_: object) -> None:
+            if lacks == "reader":
+                raise OSError(errno.EMFILE, "too many")
+
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "too many")
+
+    async def claim(upstream: Upstream) -> None:
+        loop = asyncio.get_running_loop()
+        ends = [(await loop.create_connection(asyncio.Protocol, "127.0.0.1", upstream.port))[0] for _ in range(2)]
+        lanes = Lanes(cast("Any", Loop()))
+        with monkeypatch.context() as patch:
+            if lacks == "epoll":
+                patch.setattr(_express, "Express", none_left)
+            for _ in range(2):
+                assert lanes.open(ends[0], ends[1], print, print) is None
+        for end in ends:
             end.abort()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

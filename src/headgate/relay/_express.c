@@ -143,10 +143,12 @@ static void give(Lane *lane, const char *data, size_t size)
 static int is_clear(Lane *lane)
 {
     if (lane->unsure) {
-        PyObject *left = PyObject_CallNoArgs(lane->left);
+        PyObject *function = Py_NewRef(lane->left);
+        PyObject *left = PyObject_CallNoArgs(function);
         if (left != NULL)
             lane->unsure = PyLong_AsLong(left) != 0;
         Py_XDECREF(left);
+        Py_DECREF(function);
         PyErr_Clear();
     }
     return !lane->unsure;
@@ -155,7 +157,10 @@ static int is_clear(Lane *lane)
 static void pass(Lane *lane, const char *data, size_t size, unsigned int events)
 {
     size_t sent = 0;
-    if (is_clear(lane)) {
+    int clear = is_clear(lane);
+    if (!lane->open) /* whoever was asked has closed it: its socket's number may be another's, and it has no writer */
+        return;
+    if (clear) {
         ssize_t took = send(lane->client, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
         sent = took > 0 ? (size_t)took : 0;
     }

@@ -48,7 +48,7 @@ class Express:
             received: gets what is not usual.
             over: told that the engine's socket has an end or an error, for somebody else to read.
             write: the client's transport; it gets what its socket doesn't take at once.
-            left: how many bytes the transport holds.
+            left: how many bytes the transport holds; never 0 once it may have lost some.
 
         Raises:
             OSError: a socket is closed, or there are too many.

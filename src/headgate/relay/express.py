@@ -41,12 +41,13 @@ class Lanes:
         """
         if not _is_there or not (_is_plain(engine) and _is_plain(client)):
             return None
-        if self._express is None:
-            self._express = _express.Express()
-            self._loop.add_reader(self._express.fileno(), self._express.run)
         try:
+            if self._express is None:
+                express = _express.Express()
+                self._loop.add_reader(express.fileno(), express.run)
+                self._express = express
             ends = engine.get_extra_info("socket").fileno(), client.get_extra_info("socket").fileno()
-            return self._express.open(*ends, received, over, client.write, client.get_write_buffer_size)
+            return self._express.open(*ends, received, over, client.write, _left(client))
         except OSError:  # there are too many files
             return None
 
@@ -55,6 +56,15 @@ class Lanes:
         express, self._express = self._express, None
         if express is not None:
             self._loop.remove_reader(express.fileno())
+
+
+def _left(client: asyncio.Transport) -> Callable[[], int]:
+    """How much it holds. One that is closing counts as never empty: what it held may be lost, and nothing may follow.
+
+    It loses that before anybody is told, and the lane's own duplicate of its socket is open still.
+    """
+    held, is_closing = client.get_write_buffer_size, client.is_closing
+    return lambda: 1 if is_closing() else held()
 
 
 def _is_plain(transport: asyncio.Transport) -> bool:
