@@ -60,6 +60,7 @@ from headgate.pool.pool import Pool
 from headgate.pool.probe import Probe, Slow, Unreachable
 from headgate.pool.supervisor import Supervisor
 from headgate.quotas import Quotas
+from headgate.relay import express
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
 from headgate.sizing import Sizing, Tempo
 from headgate.telemetry import logs
@@ -181,8 +182,8 @@ def _guard(settings: Settings, refused: Callable[[Refusal], object], *, is_open:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     name = settings.host.lower()
     return Guard(
-        # A client is a file, and so is its connection to the engine.
-        connections=settings.max_connections or max((files - FILES_KEPT) // 2, 64),
+        # A client is a file, and so are its connection to the engine and what a lane between the two takes.
+        connections=settings.max_connections or max((files - FILES_KEPT) // (2 + express.FILES), 64),
         head_bytes=settings.max_head_bytes,
         head_timeout_s=settings.head_timeout_s,
         keep_alive_s=KEEP_ALIVE_S,

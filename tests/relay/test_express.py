@@ -16,9 +16,11 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headgate import app
 from headgate.relay.express import Lanes
 from headgate.relay.reply import FinalEvent
 from headgate.relay.upstream import Exchange, Headers, Upstream
+from headgate.settings import Settings
 from tests.relay.test_exchange import run
 from tests.relay.test_reply import END, SSE, Client, Rig, chunked
 from tests.relay.test_splits import DONE, ERROR, LONG, STOP, STREAMS, USAGE, USUAL, WORDS, framed, pieces_of
@@ -337,6 +339,13 @@ def test_a_closed_socket_makes_no_lane(express: Any) -> None:
         for ends in ((end.fileno(), -1), (-1, end.fileno())):
             with pytest.raises(OSError, match="Bad file"):
                 express.open(*ends, print, print, print, int)
+
+
+def test_files_are_kept_for_the_lanes_of_as_many_clients_as_may_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for two a client, streams took the files that the last clients' engine connections needed."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1024, 1024))
+    guard = app._guard(cast("Any", Settings)(), lambda _: None, is_open=True)
+    assert guard.connections * 3 + app.FILES_KEPT <= 1024
 
 
 # The whole way: an engine's socket, an exchange, a reply, and a client's socket.

@@ -20,6 +20,9 @@ except ImportError:
 else:
     _is_there = True
 
+FILES = int(_is_there)
+"""How many a lane keeps open: a duplicate of the client's socket."""
+
 
 class Lanes:
     """The lanes of one loop, and what it watches for all of them."""

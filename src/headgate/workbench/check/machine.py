@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from headgate.relay import express
 from headgate.workbench.check.finding import GIB, MIB, Finding, fail, ok, size, some, warn
 
 FILES_WANTED = 65536
@@ -81,11 +82,14 @@ def memory(available: int | None, *, with_vllm: bool) -> Finding:
 
 
 def open_files(hard: int) -> Finding:
-    """The limit of open files, to which ``serve`` raises its own: a client takes one, and one more to the engine."""
+    """The limit of open files, to which ``serve`` raises its own.
+
+    A client takes one, one more to the engine, and in the compiled gateway a third.
+    """
     unlimited = hard < 0  # RLIM_INFINITY
     if unlimited or hard >= FILES_WANTED:
         return ok("files", "no limit of open files" if unlimited else f"{hard:,} open files allowed")
-    clients = max(0, hard - _FILES_ELSEWHERE) // 2
+    clients = max(0, hard - _FILES_ELSEWHERE) // (2 + express.FILES)
     return warn(
         "files",
         f"{hard:,} open files allowed: enough for about {some(clients)} clients at once",
