@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,8 +88,12 @@ class Bench:
         self._cores = Cores.choose(pin=True)
         self._started: list[Process] = []
 
-    def start(self) -> None:
-        """Engine and gateway, up to the first answer; raises RoundError where they don't come."""
+    def start(self, settings: Mapping[str, str] | None = None) -> None:
+        """Engine and gateway, up to the first answer; raises RoundError where they don't come.
+
+        Args:
+            settings: of the gateway, in its environment.
+        """
         folder = self._folder
         engine = self._start("upstream", self._cores.engine)
         engine_port = int(json.loads(engine.read_line(READY_WITHIN_S))["port"])
@@ -99,7 +103,8 @@ class Bench:
         if isinstance(launch, Absent):
             raise RoundError(launch.why)
         log = folder / "headgate.log"
-        self.gateway = Process(launch.argv, cores=self._cores.gateway, env=launch.env, cwd=folder, log=log)
+        env = {**launch.env, **(settings or {})}
+        self.gateway = Process(launch.argv, cores=self._cores.gateway, env=env, cwd=folder, log=log)
         self._started.append(self.gateway)
         self.port = port
         wait_until_healthy(f"http://127.0.0.1:{port}{launch.health}", self.gateway, log)
