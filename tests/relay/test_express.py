@@ -568,6 +568,39 @@ def test_an_exchange_that_is_aborted_leaves_no_lane_and_no_descriptor() -> None:
     play(engine, claim)
 
 
+def test_a_lane_that_cannot_go_on_is_left_to_the_transport() -> None:
+    class Full:
+        def pause(self) -> None: ...
+        def close(self) -> None: ...
+        def resume(self) -> None:
+            raise OSError(errno.ENOSPC, "no room")
+
+    told = asyncio.Event()
+
+    async def engine(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        while not told.is_set():
+            writer.write(framed(WORDS[0]))
+            await turns(3)
+        writer.write(framed(STOP, DONE) + END)
+
+    async def claim(way: Way) -> None:
+        while not way.has_lane():
+            await way.reader.read(1 << 16)
+        real = way.exchange._lane
+        assert real is not None
+        way.exchange.pause()
+        way.exchange._lane = cast("Any", Full())
+        real.close()
+        way.exchange.resume()
+        assert not way.has_lane()
+        told.set()
+        ending, _ = await asyncio.gather(way.task, way.reader.read())
+        assert ending.reason == "ok"
+
+    play(engine, claim)
+
+
 def test_an_upstream_that_is_closed_ends_what_goes_by_lane() -> None:
     async def engine(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)

@@ -203,10 +203,13 @@ class Exchange(asyncio.Protocol):
     def resume(self) -> None:
         if self._paused and self.transport is not None and not self.transport.is_closing():
             self._paused = False
-            if self._lane is not None:
-                self._lane.resume()
-            else:
+            if self._lane is None:
                 self.transport.resume_reading()
+                return
+            try:
+                self._lane.resume()
+            except OSError:  # the kernel had no room for it
+                self._lane_over()
 
     @property
     def usable(self) -> bool:
