@@ -55,10 +55,11 @@ def test_available_memory_is_what_the_container_leaves() -> None:
 
 
 def test_a_low_limit_of_open_files_says_how_many_clients_it_is_for() -> None:
-    finding = machine.open_files(4096)
+    finding = machine.open_files(4096, a_client=2)
     assert finding.verdict is Verdict.WARN
     assert "about 1,900 clients" in finding.what
     assert "LimitNOFILE=65536" in finding.mend
+    assert "about 1,200 clients" in machine.open_files(4096, a_client=3).what
     assert machine.open_files(65536).verdict is Verdict.OK
     assert machine.open_files(-1).verdict is Verdict.OK
 

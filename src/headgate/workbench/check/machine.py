@@ -81,15 +81,16 @@ def memory(available: int | None, *, with_vllm: bool) -> Finding:
     return ok("memory", said)
 
 
-def open_files(hard: int) -> Finding:
+def open_files(hard: int, a_client: int = 2 + express.FILES) -> Finding:
     """The limit of open files, to which ``serve`` raises its own.
 
-    A client takes one, one more to the engine, and in the compiled gateway a third.
+    Args:
+        a_client: how many one takes: its own, one to the engine, and in the compiled gateway a third.
     """
     unlimited = hard < 0  # RLIM_INFINITY
     if unlimited or hard >= FILES_WANTED:
         return ok("files", "no limit of open files" if unlimited else f"{hard:,} open files allowed")
-    clients = max(0, hard - _FILES_ELSEWHERE) // (2 + express.FILES)
+    clients = max(0, hard - _FILES_ELSEWHERE) // a_client
     return warn(
         "files",
         f"{hard:,} open files allowed: enough for about {some(clients)} clients at once",
