@@ -5,7 +5,7 @@
 
 The engine, the client of the streams and the way in which processes are started are those of `loadtest.overhead`. Those
 who wait are sockets that have sent their request. Exit status 1 where the gateway had more than `--limit-mb` at any
-time, or somebody of the crowd was lost.
+time, 2 where there are no figures: it didn't start, or somebody of the crowd was lost.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from loadtest.options import count, positive, status
 from loadtest.overhead.bench import RoundError
 from loadtest.overhead.run import leave, machine, say
 from loadtest.overhead.wire import MODEL
-from loadtest.scrape.run import READY_WITHIN_S, Bench
+from loadtest.scrape.run import Bench
 
 BODY_BYTES = 1_000
 MB = 1e6
@@ -55,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 rows.append((f"and {options.waiting:,} who wait", resident_mb(bench)))
                 if bench.active() != options.streams or waiting(bench) != options.waiting:
                     raise RoundError("somebody of the crowd was lost")
-            until_waiting(bench, 0)
+            bench.until(0, lambda: waiting(bench), "who wait")
             rows.append(("those who waited have left", resident_mb(bench)))
             most_mb = bench.gateway.peak_rss_bytes() / MB
         except (RoundError, OSError) as problem:
             say(f"no figures: {problem}")
-            return 1
+            return 2
         finally:
             bench.close()
     about = machine()
@@ -83,16 +82,8 @@ def crowd(bench: Bench, size: int) -> Iterator[None]:
         for _ in range(size):
             one = stack.enter_context(socket.create_connection(("127.0.0.1", bench.port)))
             one.sendall(request)
-        until_waiting(bench, size)
+        bench.until(size, lambda: waiting(bench), "who wait")
         yield
-
-
-def until_waiting(bench: Bench, size: int) -> None:
-    give_up_at = time.monotonic() + READY_WITHIN_S
-    while (now := waiting(bench)) != size:
-        if time.monotonic() > give_up_at:
-            raise RoundError(f"{now} wait, not {size}")
-        time.sleep(0.05)
 
 
 def waiting(bench: Bench) -> int:

@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -143,10 +143,14 @@ class Bench:
         return client
 
     def until_active(self, count: int) -> None:
+        self.until(count, self.active, "streams")
+
+    def until(self, count: int, ask: Callable[[], int], what: str) -> None:
+        """Wait until the gateway says that there are so many; raises RoundError where it never does."""
         give_up_at = time.monotonic() + READY_WITHIN_S
-        while self.active() != count:
+        while ask() != count:
             if time.monotonic() > give_up_at:
-                raise RoundError(f"there were never {count} streams")
+                raise RoundError(f"there were never {count} {what}")
             time.sleep(0.05)
 
     def active(self) -> int:

@@ -87,6 +87,17 @@ def run(serve: Serve, claim: Callable[[Upstream], Awaitable[None]]) -> None:
     uvloop.run(bounded())
 
 
+def read_all(end: socket.socket) -> bytes:
+    """What has come by now; the socket doesn't block."""
+    data = b""
+    try:
+        while more := end.recv(1 << 20):
+            data += more
+    except BlockingIOError:
+        pass
+    return data
+
+
 @pytest.mark.parametrize("fails_at", ["data", "end"])
 def test_exception_in_the_receiver_ends_the_exchange_and_is_told(
     fails_at: str, caplog: pytest.LogCaptureFixture

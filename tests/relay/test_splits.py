@@ -40,19 +40,27 @@ STREAMS = {
 }
 
 
+def unframed(data: bytes) -> list[bytes]:
+    """The chunks' data, with their framing taken off, strictly."""
+    parts: list[bytes] = []
+    while data:
+        size, _, rest = data.partition(b"\r\n")
+        length = int(size, 16)
+        assert rest[length : length + 2] == b"\r\n"
+        parts.append(rest[:length])
+        data = rest[length + 2 :]
+    return parts
+
+
 class Framed(Client):
-    """A client whose chunks can be handed through with their framing, which is taken off here, strictly."""
+    """A client whose chunks can be handed through with their framing, which is taken off here."""
 
     def takes_chunks(self) -> asyncio.Transport:
         return Wire(self._framed)
 
     def _framed(self, data: bytes) -> None:
-        while data:
-            size, _, rest = data.partition(b"\r\n")
-            length = int(size, 16)
-            assert rest[length : length + 2] == b"\r\n"
-            self.write(rest[:length])
-            data = rest[length + 2 :]
+        for part in unframed(data):
+            self.write(part)
 
 
 class Wire(asyncio.Transport):
