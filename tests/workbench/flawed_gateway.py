@@ -65,16 +65,24 @@ class Gateway:
     async def _pass_on(self, request: bytes, writer: asyncio.StreamWriter) -> None:
         from_engine, to_engine = await asyncio.open_connection("127.0.0.1", self._engine_port)
         whole = False
+        size = expected = 0
         try:
             to_engine.write(request)
             for number in range(1_000_000):
                 data = await from_engine.read(65536)
                 if not data:
                     break
-                whole = data.endswith(b"0\r\n\r\n")
+                if not size:
+                    head, _, _ = data.partition(b"\r\n\r\n")
+                    lengths = [int(line[15:]) for line in head.lower().split(b"\r\n") if b"content-length:" in line]
+                    expected = len(head) + 4 + lengths[0] if lengths else 0
+                size += len(data)
+                whole = data.endswith(b"0\r\n\r\n") or 0 < expected <= size
                 with suppress(OSError):
                     writer.write(data * 2 if self._flaw == "doubles" and number == 7 else data)
                     await writer.drain()
+                if whole:
+                    break  # who leaves now has the answer: it must not lose its slot for the engine to close
             if self._flaw == "looks-whole" and not whole:
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()
