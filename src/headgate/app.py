@@ -40,6 +40,7 @@ from headgate.api.generation import Generation
 from headgate.api.guard import Guard, Sweep
 from headgate.call import Limits, priority
 from headgate.charges import Charges
+from headgate.coalescing import Coalescing
 from headgate.engines import Engines
 from headgate.errors import Reason, Refusal
 from headgate.flow import Flow
@@ -303,8 +304,12 @@ class Gateway:
         self._viewers = events.Viewers()
         self._looks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._coalescing = Coalescing(
+            self._loop, (settings.coalesce_ms or 0.0) / 1e3, events=lambda: self._flow.events, clock=self._clock
+        )
         self._loop.call_later(1.0, self._tick)
         self.metrics.watch(self._picture.states)
+        self.metrics.watch(self._coalescing.states)
         if self._sizing is not None:
             self.metrics.watch(self._sizing.states)
         self.metrics.watch(self.gpus.states)
@@ -389,6 +394,7 @@ class Gateway:
 
     def _tick(self) -> None:
         self._loop.call_later(1.0, self._tick)
+        self._coalescing.look()
         self._tempo.tick()
         if self._sizing is not None:
             self._sizing.tick(self._clock())

@@ -164,10 +164,14 @@ class Flow:
         return self._relayed.get(engine, 0) + live
 
     @property
+    def events(self) -> int:
+        """Events of streams that have passed, ever."""
+        return sum(self._relayed.values()) + sum([reply.events for reply in self._running])
+
+    @property
     def tokens(self) -> int:
         """Tokens that have gone to clients, ever: a stream's events as they pass, a whole reply's at its end."""
-        live = sum([reply.events for reply in self._running])
-        return sum(self._relayed.values()) + live + self._books.tokens_of_whole
+        return self.events + self._books.tokens_of_whole
 
     def count(self) -> None:
         """Bring the figures of running streams up to date, for a scrape."""

@@ -177,6 +177,7 @@ MaybeSeconds = Annotated[Seconds | None, BeforeValidator(_off)]
 MaybeMilliseconds = Annotated[
     Annotated[float, Field(gt=0, le=86_400_000, allow_inf_nan=False)] | None, BeforeValidator(_off)
 ]
+ShortMilliseconds = Annotated[Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None, BeforeValidator(_off)]
 
 
 _SOURCES: ContextVar[tuple[Mapping[str, str], Path]] = ContextVar("sources", default=({}, Path(FILE)))
@@ -283,6 +284,9 @@ class Settings(BaseSettings):
     slo_latency_s: MaybeSeconds = Field(None, description="A good answer is whole within so long, or `off`.")
     gpu_price_per_hour: Dollars = Field(None, description="Dollars an hour for one engine's GPUs; none: not counted.")
     energy_price_per_kwh: Dollars = Field(None, description="Dollars per kWh that the GPUs use; none: not counted.")
+    coalesce_ms: ShortMilliseconds = Field(
+        10.0, description="Where others want its core, look at the sockets so far apart at least, or `off`."
+    )
     max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
     max_head_bytes: Annotated[int, BeforeValidator(_bytes), Field(ge=1024)] = Field(
         64 * 1024, description="Largest head of a request: its line and its headers."

@@ -24,6 +24,8 @@ RATE_INTERVAL = "5s"
 
 MAY_BE_ZERO = {
     ("capacity", "Slots of each engine", "B"),
+    ("gateway", "Gateway CPU", "B"),
+    ("infrastructure", "Gateway CPU", "B"),
     ("infrastructure", "Gateways down", "A"),
     ("infrastructure", "Rules that fail", "A"),
     ("infrastructure", "GPU faults", "C"),

@@ -186,8 +186,12 @@ def cpu() -> dashboard.Panel:
     return course(
         "Gateway CPU",
         "Cores that the gateway's process uses. It has one event loop: near 1 it is the bottleneck; run several "
-        "gateways, or look for what else it does.",
-        [Query(f"rate({series('process_cpu_seconds_total', OWN)}[$__rate_interval])", "{{instance}}")],
+        "gateways, or look for what else it does. `shared` at 1: others want its core, so it takes events together, "
+        "COALESCE_MS apart.",
+        [
+            Query(f"rate({series('process_cpu_seconds_total', OWN)}[$__rate_interval])", "{{instance}}"),
+            Query(series("api_coalescing"), "shared · {{instance}}"),
+        ],
         "short",
         {0.7: YELLOW, 0.9: RED},
         soft_maximum=1,
