@@ -63,7 +63,7 @@ from headgate.pool.supervisor import Supervisor
 from headgate.quotas import Quotas
 from headgate.relay import express
 from headgate.settings import SIMULATED_MODEL, Engine, Settings, SettingsError
-from headgate.sizing import Sizing, Tempo
+from headgate.sizing import Intervals, Sizing, Tempo
 from headgate.telemetry import logs
 from headgate.telemetry.gpu import Gpus
 from headgate.telemetry.lag import LoopLag
@@ -280,6 +280,14 @@ class Gateway:
             self.quotas,
             Bookings() if settings.queue_order != "fifo" else None,
         )
+        self._intervals = Intervals(
+            self.pool,
+            self._gate,
+            objectives,
+            told=self._flow.told,
+            ask_for=self.engines.ask_for,
+            most=settings.stream_interval_max,
+        )
         self.metrics.before_collecting = self._flow.count
         self.gpus = Gpus(
             Driver(os.environ.get("CUDA_VISIBLE_DEVICES")),
@@ -310,6 +318,7 @@ class Gateway:
         self._loop.call_later(1.0, self._tick)
         self.metrics.watch(self._picture.states)
         self.metrics.watch(self._coalescing.states)
+        self.metrics.watch(self._intervals.states)
         if self._sizing is not None:
             self.metrics.watch(self._sizing.states)
         self.metrics.watch(self.gpus.states)
@@ -396,6 +405,7 @@ class Gateway:
         self._loop.call_later(1.0, self._tick)
         self._coalescing.look()
         self._tempo.tick()
+        self._intervals.tick(self._clock())
         if self._sizing is not None:
             self._sizing.tick(self._clock())
         self._flow.tell_places()

@@ -62,7 +62,7 @@ class Books:
         metrics.requests.add((call.route, model, call.key, str(ending.status), ending.reason))
         first = reply.first_event_at
         estimated = not reply.usage_told and reply.events > 0
-        completion = reply.events if estimated else told.completion_tokens
+        completion = reply.tokens if estimated else told.completion_tokens
         if completion:
             kind = "completion_estimated" if estimated else "completion"
             metrics.tokens.add((kind, model, call.key), completion)

@@ -80,14 +80,18 @@ class Call(msgspec.Struct):
         return len(self.body) - self.asked.media_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Route:
-    """How an engine is spoken to: its connections, the prefix of its paths, the header lines that it wants."""
+    """How an engine is spoken to: its connections, the prefix of its paths, the header lines that it wants.
+
+    ``per_event`` is how many tokens it is to put into one event, which changes while it runs.
+    """
 
     upstream: Upstream
     prefix: bytes
     headers: bytes = field(repr=False)
     can_include_usage: bool
+    per_event: int = 1
 
 
 @dataclass(frozen=True, slots=True)

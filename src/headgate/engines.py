@@ -66,6 +66,12 @@ class Engines:
             raise Unreachable("it has just gone")
         return self._routes[engine][1]
 
+    def ask_for(self, engine: str, per_event: int) -> None:
+        """Ask this engine for so many tokens in an event from now on, where the caller doesn't say."""
+        known = self._routes.get(engine)
+        if known is not None:
+            known[1].per_event = per_event
+
     def suspect(self, engine: str) -> None:
         fails, _ = self._failed.get(engine, (0, 0.0))
         self._failed[engine] = fails + 1, self._clock()

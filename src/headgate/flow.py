@@ -144,6 +144,8 @@ class Flow:
         self._running: dict[Reply, str] = {}
         self._ranks: dict[Reply, int] = {}
         self._relayed: dict[str, int] = {}
+        self._told: dict[str, tuple[int, int]] = {}
+        self._tokens_of_streams = 0
         self._estimate = Estimate()
         self._shedder = shedder
         self._books = Books(gate, metrics, log, limits.slo, clock, self._estimate, shedder, quotas)
@@ -170,8 +172,14 @@ class Flow:
 
     @property
     def tokens(self) -> int:
-        """Tokens that have gone to clients, ever: a stream's events as they pass, a whole reply's at its end."""
-        return self.events + self._books.tokens_of_whole
+        """Tokens that have gone to clients, ever: a stream's as events pass, a whole reply's at its end."""
+        live = sum([reply.tokens for reply in self._running])
+        return self._tokens_of_streams + live + self._books.tokens_of_whole
+
+    def told(self, engine: str) -> tuple[int, int]:
+        """Tokens and events of this engine's streams that have told both, ever, and were not asked to put so many into
+        one: whether its events have several says whether its front is behind."""
+        return self._told.get(engine, (0, 0))
 
     def count(self) -> None:
         """Bring the figures of running streams up to date, for a scrape."""
@@ -437,7 +445,7 @@ class Flow:
             trace = call.trace
             if life.trace is not None:
                 trace = life.trace.asks(engine, life.engine_request_id, self._clock()) or trace
-            request = self._request(call, route, life.engine_request_id, trace)
+            request = self._request(call, route, reply, life.engine_request_id, trace)
             exchange = route.upstream.idle() or await route.upstream.connect()
             if call.gated:
                 self._batches.observe(min(call.asked.sequences, BATCH_MOST))
@@ -470,16 +478,25 @@ class Flow:
             if self._limits.preempt:
                 self._ranks.pop(reply, None)
             self._relayed[engine] = self._relayed.get(engine, 0) + reply.events
+            self._tokens_of_streams += reply.tokens
+            if reply.usage_told and reply.events and reply.per_event == 1 and not call.asked.has_interval:
+                tokens, events = self._told.get(engine, (0, 0))
+                self._told[engine] = tokens + reply.usage.completion_tokens, events + reply.events
             self._metrics.engine_requests.add((engine, outcome))
             if life.trace is not None:
                 first_at = reply.first_event_at if reply.events else None
                 usage = (reply.usage.prompt_tokens, reply.usage.completion_tokens) if reply.usage_told else None
                 life.trace.asked(self._clock(), outcome, first_at, usage)
 
-    def _request(self, call: Call, route: Route, request_id: str, trace: TraceContext | None) -> bytes:
+    def _request(self, call: Call, route: Route, reply: Reply, request_id: str, trace: TraceContext | None) -> bytes:
         body = call.body
-        if call.can_ask_usage and call.plan.streamed and route.can_include_usage and not call.asked.include_usage:
-            body = openai.ask_for_usage(body, call.asked)
+        reply.per_event = 1
+        if call.can_ask_usage and call.plan.streamed:
+            if route.can_include_usage and not call.asked.include_usage:
+                body = openai.ask_for_usage(body, call.asked)
+            if route.per_event > 1 and not call.asked.has_interval:
+                body = openai.ask_for_interval(body, route.per_event)
+                reply.per_event = route.per_event
         return b"POST %b%b HTTP/1.1\r\n%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
             route.prefix,
             call.target,

@@ -237,7 +237,7 @@ class Picture:
                     "model": who.model,
                     "age_s": round(held_s, 3),
                     "ttft_s": _rounded(who.reply.ttft_s) if who.streamed else None,
-                    "tokens": who.reply.events,
+                    "tokens": who.reply.tokens,
                     "max_tokens": who.max_tokens,
                     "weight": weight,
                     "stream": who.streamed,

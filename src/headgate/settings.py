@@ -284,6 +284,12 @@ class Settings(BaseSettings):
     slo_latency_s: MaybeSeconds = Field(None, description="A good answer is whole within so long, or `off`.")
     gpu_price_per_hour: Dollars = Field(None, description="Dollars an hour for one engine's GPUs; none: not counted.")
     energy_price_per_kwh: Dollars = Field(None, description="Dollars per kWh that the GPUs use; none: not counted.")
+    stream_interval_max: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Tokens in one event, at most, that vLLM is asked for while its front can't keep up; 1: never.",
+    )
     coalesce_ms: ShortMilliseconds = Field(
         10.0, description="Where others want its core, look at the sockets so far apart at least, or `off`."
     )

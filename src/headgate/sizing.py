@@ -1,18 +1,20 @@
 """What the gate is told of engines once a second, from what they show.
 
 ``Sizing`` is ``MAX_ACTIVE=auto``, each engine's slots: the rule is ``gate.limits``, pure; here an engine's own totals
-become readings, and the slots go to its supervisor. ``Tempo`` is how fast tokens come, whatever ``MAX_ACTIVE`` is.
+become readings, and the slots go to its supervisor. ``Tempo`` is how fast tokens come, whatever ``MAX_ACTIVE`` is, and
+``Intervals`` how many of them are to come in one event.
 Apart from ``engines``, which exists for each request: this looks at a whole engine, now and then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
+from headgate.gate.interval import Interval, Told
 from headgate.gate.limits import Limit, Reading
 from headgate.gate.slots import NONE_ENDED, Ended
 from headgate.pool.statement import NO_PACE
@@ -159,6 +161,78 @@ class Tempo:
                 gaps += pace.gaps - before.gaps
         if gaps_s > 0:
             self._gate.tempo(gaps_s / gaps)
+
+
+@dataclass(slots=True)
+class _Packed:
+    """One life of an engine, what is asked of it, and what it had shown at the last reading."""
+
+    life: int
+    interval: Interval
+    pace: Pace
+    told: tuple[int, int]
+    at_s: float
+
+
+class Intervals:
+    """How many tokens each engine is asked to put into one event; the rule is ``gate.interval``, pure.
+
+    Args:
+        told: tokens and events of an engine's streams that were asked for nothing, ever.
+        ask_for: told an engine and the number.
+        most: in one event, ever.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        gate: Gate,
+        objectives: Objectives,
+        *,
+        told: Callable[[str], tuple[int, int]],
+        ask_for: Callable[[str, int], None],
+        most: int,
+    ) -> None:
+        self._pool = pool
+        self._gate = gate
+        self._objectives = objectives
+        self._told, self._ask_for = told, ask_for
+        self._most = most
+        self._packed: dict[str, _Packed] = {}
+
+    def tick(self, now_s: float) -> None:
+        """Read every engine; to be called about once a second."""
+        for engine in self._pool.engines:
+            if engine.slots and engine.gauges is not None and self._most > 1:
+                self._ask_for(engine.name, self._read(engine, engine.gauges.pace, now_s))
+
+    def states(self) -> Iterator[Metric]:
+        """What each engine is asked for, for a scrape."""
+        yield gauges(
+            "api_stream_interval",
+            "Tokens that the engine is asked to put into one event: more than 1 while its front can't keep up.",
+            ("engine",),
+            {(name,): packed.interval.tokens for name, packed in self._packed.items()},
+        )
+
+    def _read(self, engine: Supervisor, pace: Pace, now_s: float) -> int:
+        told = self._told(engine.name)
+        packed = self._packed.get(engine.name)
+        if packed is None or packed.life != engine.life or pace.gaps < packed.pace.gaps:
+            interval = Interval(self._most, itl_s=self._objectives.itl_s)
+            self._packed[engine.name] = _Packed(engine.life, interval, pace, told, now_s)
+            return interval.tokens
+        before, told_before = packed.pace, packed.told
+        seen = Told(
+            seconds=now_s - packed.at_s,
+            wanted=self._gate.wanting > 0,
+            tokens=told[0] - told_before[0],
+            events=told[1] - told_before[1],
+            gaps_s=pace.gaps_s - before.gaps_s,
+            gaps=pace.gaps - before.gaps,
+        )
+        packed.pace, packed.told, packed.at_s = pace, told, now_s
+        return packed.interval.read(seen)
 
 
 Times = tuple[float, float, float]

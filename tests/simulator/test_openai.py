@@ -66,6 +66,28 @@ def test_usage_is_streamed_only_where_asked_for_and_with_no_choices(client: http
     assert last["usage"]["completion_tokens"] == 4
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_so_many_tokens_come_at_a_time_but_for_the_first_and_the_last(client: httpx.Client, n: int) -> None:
+    body = ask(max_tokens=12, stream=True, stream_options={"include_usage": True}, n=n)
+    single = events(client.post("/v1/chat/completions", json=body).text)
+    fours = events(client.post("/v1/chat/completions", json={**body, "stream_interval": 4}).text)
+
+    def texts(chunks: list[str], index: int) -> list[str]:
+        choices = [choice for chunk in chunks[:-1] for choice in json.loads(chunk)["choices"]]
+        return [choice["delta"]["content"] for choice in choices if choice["index"] == index]
+
+    for index in range(n):
+        role, *told = texts(fours, index)
+        pieces = texts(single, index)[1:]
+        assert role == ""
+        assert "".join(told) == "".join(pieces)
+        assert len(told) == 4
+        assert told[0] == pieces[0]
+    assert json.loads(fours[-2])["usage"]["completion_tokens"] == 12 * n
+    refused = client.post("/v1/chat/completions", json={**body, "stream_interval": 0})
+    assert refused.status_code == 400
+
+
 def test_continuous_usage_counts_up_in_every_chunk(client: httpx.Client) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     body = ask(max_tokens=4, stream=True, stream_options=options)

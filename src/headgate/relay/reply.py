@@ -188,6 +188,9 @@ class Reply:
         gap: told the seconds between two events of a stream.
         trouble: told that the engine failed, before the slot goes back: nobody shall be granted a dying engine.
         retry_after_s: asked when an engine's own 429 or 503 goes out without a ``retry-after``.
+
+    Attributes:
+        per_event: how many tokens the engine was asked to put into one event.
     """
 
     # One is made for each request, and an instance without them has a dictionary that takes 2 µs to fill.
@@ -226,6 +229,7 @@ class Reply:
         "first_event_at",
         "gap",
         "headers",
+        "per_event",
         "queue_s",
         "started",
         "usage",
@@ -268,6 +272,7 @@ class Reply:
         self.usage = usage.Usage()
         self.usage_told = False
         self._events = 0
+        self.per_event = 1
         self.first_event_at: float | None = None
         self._last_event_at = 0.0
         self.queue_s = 0.0
@@ -457,6 +462,11 @@ class Reply:
     def events(self) -> int:
         """Events that have passed, usage and ends not counted."""
         return self._events + (self._usual.count if self._usual is not None else 0)
+
+    @property
+    def tokens(self) -> int:
+        """As many as its events tell of: the first has one, the others as many as the engine was asked for."""
+        return 1 + (self.events - 1) * self.per_event if self.events else 0
 
     @property
     def mean_gap_s(self) -> float | None:
@@ -742,7 +752,7 @@ class Reply:
         latency_s = now - self._arrived
         working_s = latency_s - self.queue_s
         told = self.usage
-        completion = told.completion_tokens if self.usage_told else self.events
+        completion = told.completion_tokens if self.usage_told else self.tokens
         first = self.first_event_at
         facts: dict[str, object] = {
             "prompt_tokens": told.prompt_tokens,

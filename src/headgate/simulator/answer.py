@@ -41,11 +41,16 @@ class Delta:
 
 
 class Answer:
-    """The sequences of one request. One reader at a time."""
+    """The sequences of one request. One reader at a time.
+
+    Attributes:
+        interval: so many tokens of a choice are told at a time, but for its first and its last: ``stream_interval``.
+    """
 
     def __init__(self, plans: list[Plan], sequences: list[Sequence]) -> None:
         self.plans = plans
         self.sequences = sequences
+        self.interval = 1
         self.ended = asyncio.Event()
         self._read = [0] * len(plans)
         self._open = len(plans)
@@ -65,6 +70,10 @@ class Answer:
 
     def gained(self, index: int) -> None:
         """A choice has a token more, or has ended."""
+        if self.interval > 1:
+            sequence, read = self.sequences[index], self._read[index]
+            if sequence.finished is None and read > 0 and sequence.made - read < self.interval:
+                return
         self._fresh[index] = None
         self._wake()
 

@@ -61,6 +61,7 @@ def _not_here(_: click.Context, __: click.Parameter, wanted: bool) -> None:
 @click.option("--batching", type=click.Choice(["continuous", "static"]), help="Who may join a batch. [continuous]")
 @click.option("--draw-lengths", type=float, help="Mean tokens at which answers end by themselves.")
 @click.option("--length-shape", type=click.Choice(["geometric", "lognormal"]), default="geometric", show_default=True)
+@click.option("--stream-interval", default=1, show_default=True, type=click.IntRange(1), help="Tokens in an event.")
 @click.option("--enable-sleep-mode", is_flag=True, help="Open /sleep, /wake_up and /is_sleeping.")
 @click.option("--api-key", multiple=True, help="Guard /v1; also VLLM_API_KEY.")
 @click.option("--shutdown-timeout", type=float, default=0.0, help="Seconds after SIGTERM for what runs. [0: abort]")
@@ -119,6 +120,7 @@ def main(host: str, port: int, model_name: tuple[str, ...], file: Path | None, s
         faults=failing.Faults([fault for fault in faults if not fault.at_start]),
         api_keys=keys,
         sleep_mode=given["enable_sleep_mode"],
+        stream_interval=given["stream_interval"],
         planner=Planner(limits.max_model_len, limits.block_size, given["draw_lengths"], given["length_shape"]),
     )
     app = App(service, Exposition(engine, names[0]))

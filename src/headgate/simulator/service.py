@@ -39,6 +39,7 @@ class Service:
     Args:
         models: served names; the first one labels the metrics.
         connections: those with a request that is being answered by the engine now.
+        stream_interval: tokens of a choice in one event, where a request doesn't ask for more.
         recent: how the bodies of the last requests began, in the order in which they came.
     """
 
@@ -48,6 +49,7 @@ class Service:
     planner: Planner
     api_keys: tuple[str, ...] = ()
     sleep_mode: bool = False
+    stream_interval: int = 1
     created: int = field(default_factory=lambda: int(time.time()))
     connections: set[Connection] = field(default_factory=set)
     max_open_seen: int = 0

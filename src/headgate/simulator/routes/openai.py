@@ -107,11 +107,13 @@ async def _answer(
     if not stream and fields.any("stream_options") is not None:
         wrong("stream_options", "Stream options can only be defined when `stream=True`.")
     n = fields.integer("n", 1) or 1
+    interval = fields.integer("stream_interval", 1) or 1
     plans = service.generate(fields, prompts, limit, n)
     prompt_tokens = sum(plan.prompt_tokens for plan in plans[::n])
     reply = Reply(request_id(exchange, shape.prefix), model, int(time.time()), shape, prompt_tokens)
     with Generation(service, exchange, plans) as answer:
         if stream:
+            answer.interval = max(interval, service.stream_interval)
             continuous = options.flag("continuous_usage_stats")
             await _stream(exchange, answer, reply, options.flag("include_usage"), continuous)
         else:
