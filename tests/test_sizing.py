@@ -11,7 +11,7 @@ from headgate.gate import Claim, Gate, Ledger
 from headgate.gate.orders import make_order
 from headgate.pool.progress import Counters
 from headgate.pool.statement import Metrics, Pace
-from headgate.sizing import SILENT_S, Sizing, Tempo, _slower
+from headgate.sizing import SILENT_S, Intervals, Sizing, Tempo, _slower
 from headgate.telemetry.slo import Objectives
 
 MOST = 100
@@ -145,6 +145,86 @@ def test_the_slower_of_two_views_is_taken_and_one_of_nothing_never_is() -> None:
     assert _slower(slow, (2.0, 0.4, 11.0)) == slow
     assert _slower(nothing, slow) == _slower(slow, nothing) == slow
     assert _slower(nothing, nothing) == nothing
+
+
+class Packing:
+    """An engine whose streams have told of themselves, in front of it a gate in which somebody waits or nobody does."""
+
+    def __init__(self, most: int = 8) -> None:
+        self.wanting = 0
+        self.engine = Engine(gauges=Metrics())
+        self.told = (0, 0)
+        self.asked: list[tuple[str, int]] = []
+        self.now_s = 0.0
+        self.intervals = Intervals(
+            Pool([self.engine]),  # type: ignore[arg-type]  # enough of a pool
+            self,  # type: ignore[arg-type]  # and of a gate
+            Objectives(itl_s=0.1),
+            told=lambda _: self.told,
+            ask_for=lambda engine, tokens: self.asked.append((engine, tokens)),
+            most=most,
+        )
+        self.intervals.tick(self.now_s)
+
+    def second(self, *, tokens: int, events: int, gap_s: float = 0.01) -> int:
+        """So many in the events of those that ended in this second; what the engine is asked for after it."""
+        self.now_s += 1.0
+        self.told = self.told[0] + tokens, self.told[1] + events
+        assert self.engine.gauges is not None
+        pace = self.engine.gauges.pace
+        self.engine.gauges = Metrics(pace=Pace(gaps_s=pace.gaps_s + 1_000 * gap_s, gaps=pace.gaps + 1_000))
+        self.intervals.tick(self.now_s)
+        return self.asked[-1][1]
+
+    def gauge(self) -> dict[str, float]:
+        (family,) = self.intervals.states()
+        return {sample.labels["engine"]: sample.value for sample in family.samples}
+
+
+def test_larger_events_are_asked_for_by_what_engine_and_streams_tell() -> None:
+    packing = Packing()
+    assert packing.asked == [("e0", 1)]
+    assert packing.second(tokens=1_500, events=1_000) == 1
+    packing.wanting = 3
+    assert packing.second(tokens=1_000, events=1_000) == 7
+    assert packing.gauge() == {"e0": 7.0}
+
+
+def test_what_was_told_before_the_last_look_is_no_news() -> None:
+    packing = Packing()
+    packing.wanting = 1
+    assert packing.second(tokens=900, events=900) == 1
+    for _ in range(20):
+        assert packing.second(tokens=150, events=130) == 1
+
+
+def test_an_engine_that_was_started_anew_is_asked_for_nothing_at_first() -> None:
+    packing = Packing()
+    packing.wanting = 1
+    assert packing.second(tokens=1_500, events=1_000) == 7
+    packing.engine.life += 1
+    assert packing.second(tokens=0, events=0) == 1
+    assert packing.second(tokens=1_500, events=1_000) == 7
+    packing.engine.gauges = Metrics()  # somebody else's engine, started anew
+    packing.intervals.tick(packing.now_s + 1)
+    assert packing.asked[-1] == ("e0", 1)
+
+
+def test_one_that_says_nothing_of_itself_or_has_no_slots_is_asked_for_nothing() -> None:
+    packing = Packing()
+    packing.asked.clear()
+    packing.engine.slots = 0
+    packing.intervals.tick(1.0)
+    packing.engine.slots, packing.engine.gauges = MOST, None
+    packing.intervals.tick(2.0)
+    assert not packing.asked
+
+
+def test_where_one_is_the_most_nothing_is_asked_for() -> None:
+    packing = Packing(most=1)
+    packing.intervals.tick(1.0)
+    assert not packing.asked
+    assert packing.gauge() == {}
 
 
 class Told:

@@ -209,6 +209,26 @@ def test_usage_is_asked_for_and_nothing_else_is_changed(fields: dict[str, Any], 
     assert read_request(ask_for_usage(raw, asked)).include_usage
 
 
+@given(
+    fields=st.dictionaries(st.text(max_size=6).filter(lambda name: name != "model"), JSON, max_size=4),
+    said=st.sampled_from([..., None]),
+    tokens=st.integers(2, 64),
+    tail=st.sampled_from([b"", b" ", b"\r\n\t"]),
+)
+def test_larger_events_are_asked_for_and_nothing_else_is_changed(
+    fields: dict[str, Any], said: Any, tokens: int, tail: bytes
+) -> None:
+    whole = {**fields, "model": "m"} | ({} if said is ... else {"stream_interval": said})
+    raw = json.dumps(whole).encode() + tail
+    try:
+        asked = read_request(raw)
+    except Refusal:
+        return
+    assert not asked.has_interval
+    assert json.loads(ask_for_interval(raw, tokens)) == whole | {"stream_interval": tokens}
+    assert read_request(ask_for_interval(raw, tokens)).has_interval
+
+
 NAMES = st.sampled_from(["stream_options", "include_usage", "model", 'a"stream_options', "\\"])
 ALIKE: st.SearchStrategy[Any] = st.recursive(
     st.none() | NAMES | st.just('{"stream_options":1,"include_usage":2}'),

@@ -65,9 +65,14 @@ def test_larger_events_are_asked_for_while_requests_wait_and_the_front_is_behind
             after = gate.ask(chat(TOKENS, text="the same"))
             own = gate.ask(chat(TOKENS, text="the same", stream_interval=100))
             assert 8 in asked_for(engine)
+            with gate.client() as leaver:
+                got = leaver.post(CHAT, chat(4_000), x_request_id="leaver").until_events(12)
+            left = gate.logged("leaver")
         assert after.text == own.text == before.text
         assert len(contents(after)) <= 1 + TOKENS / 8
         assert len(contents(own)) <= 1 + TOKENS / 100
+        assert left["estimated"]
+        assert left["completion_tokens"] >= 1 + 8 * (len(got.events) - 2)
         for reply in (before, after, own):
             assert reply.figures is not None
             assert reply.figures["completion_tokens"] == TOKENS

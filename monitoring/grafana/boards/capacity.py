@@ -299,6 +299,16 @@ WHAT_MOVED_THE_SLOTS = states(
     {number: (why, color) for number, (why, color) in enumerate(WHYS.items(), 1)},
 )
 
+TOKENS_IN_AN_EVENT = course(
+    "Tokens in an event",
+    "As many as each engine is asked to put into one. Over 1 while requests wait and its front can't keep up: then fewer, "
+    "larger events serve more of them. For long: give its API server more CPU, or more of them (--api-server-count).",
+    [Query(series("api_stream_interval", ENGINE), "{{engine}} · {{instance}}")],
+    "none",
+    minimum=0,
+    decimals=0,
+)
+
 GENERATIONS_ASKED_FOR_BY_KEY = course(
     "Generations asked for by key",
     "Who fills the line. One key far above the others while there are refusals: give it a limit of its own.",
@@ -349,7 +359,15 @@ BOARD = Board(
             [
                 Row(8, [(8, RUNNING_AND_WAITING_IN_THE_ENGINE), (8, KV_CACHE_OVER_TIME), (8, PREEMPTIONS)]),
                 Row(8, [(8, TOKENS_A_SECOND_FOR_EACH_SLOT_IN_USE), (8, TOKENS_IN_A_STEP), (8, SEQUENCES_IN_A_CALL)]),
-                Row(7, [(8, SLOTS_OF_EACH_ENGINE), (8, WHAT_MOVED_THE_SLOTS), (8, GENERATIONS_ASKED_FOR_BY_KEY)]),
+                Row(
+                    7,
+                    [
+                        (6, SLOTS_OF_EACH_ENGINE),
+                        (6, WHAT_MOVED_THE_SLOTS),
+                        (6, TOKENS_IN_AN_EVENT),
+                        (6, GENERATIONS_ASKED_FOR_BY_KEY),
+                    ],
+                ),
             ],
         ),
     ],
