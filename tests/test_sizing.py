@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from headgate.gate import Claim, Gate, Ledger
+from headgate.gate.interval import NO_STREAMS
 from headgate.gate.orders import make_order
 from headgate.pool.progress import Counters
 from headgate.pool.statement import Metrics, Pace
@@ -153,14 +154,14 @@ class Packing:
     def __init__(self, most: int = 8) -> None:
         self.wanting = 0
         self.engine = Engine(gauges=Metrics())
-        self.told = (0, 0)
+        self.streams = NO_STREAMS
         self.asked: list[tuple[str, int]] = []
         self.now_s = 0.0
         self.intervals = Intervals(
             Pool([self.engine]),  # type: ignore[arg-type]  # enough of a pool
             self,  # type: ignore[arg-type]  # and of a gate
             Objectives(itl_s=0.1),
-            told=lambda _: self.told,
+            streams=lambda _: self.streams,
             ask_for=lambda engine, tokens: self.asked.append((engine, tokens)),
             most=most,
         )
@@ -169,7 +170,7 @@ class Packing:
     def second(self, *, tokens: int, events: int, gap_s: float = 0.01) -> int:
         """So many in the events of those that ended in this second; what the engine is asked for after it."""
         self.now_s += 1.0
-        self.told = self.told[0] + tokens, self.told[1] + events
+        self.streams = self.streams.and_one(tokens, events, per_event=1, sequences=1)
         assert self.engine.gauges is not None
         pace = self.engine.gauges.pace
         self.engine.gauges = Metrics(pace=Pace(gaps_s=pace.gaps_s + 1_000 * gap_s, gaps=pace.gaps + 1_000))

@@ -284,7 +284,7 @@ class Gateway:
             self.pool,
             self._gate,
             objectives,
-            told=self._flow.told,
+            streams=self._flow.streams,
             ask_for=self.engines.ask_for,
             most=settings.stream_interval_max,
         )

@@ -27,6 +27,7 @@ from headgate.call import Asker, Call, Life, Limits, Route, priority
 from headgate.errors import Reason, Refusal
 from headgate.gate import Claim, Estimate, Gate, Lease, Shedder
 from headgate.gate.bookings import Bookings
+from headgate.gate.interval import NO_STREAMS, Streams
 from headgate.gate.rates import Charge
 from headgate.gate.timely import first_within_s
 from headgate.quotas import Quotas
@@ -144,7 +145,7 @@ class Flow:
         self._running: dict[Reply, str] = {}
         self._ranks: dict[Reply, int] = {}
         self._relayed: dict[str, int] = {}
-        self._told: dict[str, tuple[int, int]] = {}
+        self._streams: dict[str, Streams] = {}
         self._tokens_of_streams = 0
         self._estimate = Estimate()
         self._shedder = shedder
@@ -176,10 +177,10 @@ class Flow:
         live = sum([reply.tokens for reply in self._running])
         return self._tokens_of_streams + live + self._books.tokens_of_whole
 
-    def told(self, engine: str) -> tuple[int, int]:
-        """Tokens and events of this engine's streams that have told both, ever, and were not asked to put so many into
-        one: whether its events have several says whether its front is behind."""
-        return self._told.get(engine, (0, 0))
+    def streams(self, engine: str) -> Streams:
+        """What this engine's streams have told that have ended, ever, but for those whose callers said how many tokens
+        an event is to have."""
+        return self._streams.get(engine, NO_STREAMS)
 
     def count(self) -> None:
         """Bring the figures of running streams up to date, for a scrape."""
@@ -479,9 +480,13 @@ class Flow:
                 self._ranks.pop(reply, None)
             self._relayed[engine] = self._relayed.get(engine, 0) + reply.events
             self._tokens_of_streams += reply.tokens
-            if reply.usage_told and reply.events and reply.per_event == 1 and not call.asked.has_interval:
-                tokens, events = self._told.get(engine, (0, 0))
-                self._told[engine] = tokens + reply.usage.completion_tokens, events + reply.events
+            if reply.usage_told and reply.events and not call.asked.has_interval:
+                self._streams[engine] = self.streams(engine).and_one(
+                    reply.usage.completion_tokens,
+                    reply.events,
+                    per_event=reply.per_event,
+                    sequences=call.asked.sequences,
+                )
             self._metrics.engine_requests.add((engine, outcome))
             if life.trace is not None:
                 first_at = reply.first_event_at if reply.events else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
-from headgate.gate.interval import Interval, Told
+from headgate.gate.interval import Interval, Streams, Told
 from headgate.gate.limits import Limit, Reading
 from headgate.gate.slots import NONE_ENDED, Ended
 from headgate.pool.statement import NO_PACE
@@ -170,7 +170,7 @@ class _Packed:
     life: int
     interval: Interval
     pace: Pace
-    told: tuple[int, int]
+    streams: Streams
     at_s: float
 
 
@@ -178,7 +178,7 @@ class Intervals:
     """How many tokens each engine is asked to put into one event; the rule is ``gate.interval``, pure.
 
     Args:
-        told: tokens and events of an engine's streams that were asked for nothing, ever.
+        streams: what an engine's streams have told, ever.
         ask_for: told an engine and the number.
         most: in one event, ever.
     """
@@ -189,14 +189,14 @@ class Intervals:
         gate: Gate,
         objectives: Objectives,
         *,
-        told: Callable[[str], tuple[int, int]],
+        streams: Callable[[str], Streams],
         ask_for: Callable[[str, int], None],
         most: int,
     ) -> None:
         self._pool = pool
         self._gate = gate
         self._objectives = objectives
-        self._told, self._ask_for = told, ask_for
+        self._streams, self._ask_for = streams, ask_for
         self._most = most
         self._packed: dict[str, _Packed] = {}
 
@@ -216,23 +216,21 @@ class Intervals:
         )
 
     def _read(self, engine: Supervisor, pace: Pace, now_s: float) -> int:
-        told = self._told(engine.name)
+        streams = self._streams(engine.name)
         packed = self._packed.get(engine.name)
         if packed is None or packed.life != engine.life or pace.gaps < packed.pace.gaps:
             interval = Interval(self._most, itl_s=self._objectives.itl_s)
-            self._packed[engine.name] = _Packed(engine.life, interval, pace, told, now_s)
+            self._packed[engine.name] = _Packed(engine.life, interval, pace, streams, now_s)
             return interval.tokens
-        before, told_before = packed.pace, packed.told
-        seen = Told(
+        told = Told(
             seconds=now_s - packed.at_s,
             wanted=self._gate.wanting > 0,
-            tokens=told[0] - told_before[0],
-            events=told[1] - told_before[1],
-            gaps_s=pace.gaps_s - before.gaps_s,
-            gaps=pace.gaps - before.gaps,
+            streams=streams.since(packed.streams),
+            gaps_s=pace.gaps_s - packed.pace.gaps_s,
+            gaps=pace.gaps - packed.pace.gaps,
         )
-        packed.pace, packed.told, packed.at_s = pace, told, now_s
-        return packed.interval.read(seen)
+        packed.pace, packed.streams, packed.at_s = pace, streams, now_s
+        return packed.interval.read(told)
 
 
 Times = tuple[float, float, float]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headgate import openai, shapes
 from headgate.errors import Reason, Refusal
-from headgate.openai import DONE, Dialect, ask_for_usage, read_multipart, read_request, read_scored
+from headgate.openai import DONE, Dialect, ask_for_interval, ask_for_usage, read_multipart, read_request, read_scored
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=6),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.gate.interval import CALM_MOST_S, CALM_S, ITL_S, KNOWN, SHARE, Interval, Told
+from headgate.gate.interval import CALM_MOST_S, CALM_S, ITL_S, KNOWN, NO_STREAMS, OBEYED, SHARE, Interval, Streams, Told
 
 STREAMS = 1_000.0
 """Gaps, and events, in a second."""
@@ -15,7 +15,12 @@ STREAMS = 1_000.0
 def second(
     *, wanted: bool = True, joined: float = 1.5, gap_s: float = 0.02, events: float = STREAMS, seconds: float = 1.0
 ) -> Told:
-    return Told(seconds, wanted, joined * events, events, gap_s * STREAMS, STREAMS)
+    return Told(seconds, wanted, Streams(joined * events, events), gap_s * STREAMS, STREAMS)
+
+
+def asked(events: float, expected: float) -> Told:
+    """A second in which streams ended that were to have larger events."""
+    return Told(1.0, True, Streams(asked_events=events, expected=expected), 0.02 * STREAMS, STREAMS)
 
 
 def test_is_one_while_each_event_has_a_token() -> None:
@@ -58,7 +63,7 @@ def test_is_within_the_objective(gap_s: float, itl_s: float | None, tokens: int)
 
 
 def test_an_engine_that_tells_no_times_is_asked_for_nothing() -> None:
-    assert Interval(8, itl_s=0.1).read(Told(1.0, True, 9_000, 1_000, 0.0, 0.0)) == 1
+    assert Interval(8, itl_s=0.1).read(Told(1.0, True, Streams(9_000, 1_000), 0.0, 0.0)) == 1
 
 
 def test_goes_on_while_somebody_waits_though_nothing_is_joined_any_more() -> None:
@@ -67,6 +72,44 @@ def test_goes_on_while_somebody_waits_though_nothing_is_joined_any_more() -> Non
     interval.read(second())
     for _ in range(300):
         assert interval.read(second(joined=0.0, events=0.0)) == 3
+
+
+def test_one_that_does_as_it_is_asked_is_asked_on() -> None:
+    interval = Interval(8, itl_s=0.1)
+    interval.read(second())
+    for _ in range(100):
+        assert interval.read(asked(events=400, expected=400)) == 3
+    assert interval.read(asked(events=0.9 * OBEYED * 40_000, expected=40_000)) == 3
+
+
+def test_one_that_does_not_know_what_it_is_asked_for_is_not_asked_again() -> None:
+    interval = Interval(8, itl_s=0.1)
+    interval.read(second())
+    assert interval.read(asked(events=KNOWN - 1, expected=50)) == 3
+    assert interval.read(asked(events=KNOWN, expected=50)) == 1
+    for _ in range(100):
+        assert interval.read(second(joined=3.0)) == 1
+
+
+@pytest.mark.parametrize("per_event", [2, 3, 4, 8, 64])
+@pytest.mark.parametrize("role", [0, 1])
+@pytest.mark.parametrize("tokens", [16, 32, 64, 65, 1_000])
+@pytest.mark.parametrize("sequences", [1, 3])
+def test_what_vllm_makes_of_it_is_what_is_expected(per_event: int, role: int, tokens: int, sequences: int) -> None:
+    """The first by itself, then so many at a time, and what is left: as vLLM's output processor has it."""
+    events = sequences * (role + 1 + -(-(tokens - 1) // per_event))
+    streams = NO_STREAMS.and_one(sequences * tokens, events, per_event=per_event, sequences=sequences)
+    assert (streams.tokens, streams.events) == (0, 0)
+    assert streams.asked_events == events <= OBEYED * streams.expected
+    passed_over = sequences * (role + tokens)
+    if tokens >= 16 * per_event:
+        assert passed_over > OBEYED * streams.expected
+
+
+def test_streams_for_which_nothing_was_asked_are_counted_by_themselves() -> None:
+    before = NO_STREAMS.and_one(64, 40, per_event=1, sequences=1)
+    now = before.and_one(10, 9, per_event=1, sequences=1).and_one(64, 18, per_event=4, sequences=1)
+    assert now.since(before) == Streams(10, 9, 18, 18.5)
 
 
 def calm(interval: Interval) -> int:
@@ -104,8 +147,7 @@ def test_stays_longer_each_time_that_it_begins_again_soon() -> None:
             Told,
             seconds=st.floats(0.1, 10),
             wanted=st.booleans(),
-            tokens=st.floats(0, 1e6),
-            events=st.floats(0, 1e6),
+            streams=st.builds(Streams, st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6)),
             gaps_s=st.floats(0, 1e4),
             gaps=st.floats(0, 1e6),
         ),

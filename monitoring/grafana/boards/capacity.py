@@ -301,8 +301,9 @@ WHAT_MOVED_THE_SLOTS = states(
 
 TOKENS_IN_AN_EVENT = course(
     "Tokens in an event",
-    "As many as each engine is asked to put into one. Over 1 while requests wait and its front can't keep up: then fewer, "
-    "larger events serve more of them. For long: give its API server more CPU, or more of them (--api-server-count).",
+    "As many as each engine is asked to put into one. Over 1 while requests wait and its front can't keep up: then "
+    "fewer, larger events serve more of them. For long: give vLLM's API server a core, or have more of them "
+    "(--api-server-count).",
     [Query(series("api_stream_interval", ENGINE), "{{engine}} · {{instance}}")],
     "none",
     minimum=0,

@@ -23,10 +23,44 @@ SHARE = 0.75
 """Of the objective for the time between two events, what is used: tokens may come slower than now."""
 ITL_S = 0.1
 """Where there is no such objective."""
+OBEYED = 1.25
+"""Times the events that there should be, as many as there may be of an engine that does as it is asked: an older vLLM
+passes over a field that it doesn't know."""
 CALM_S = 10.0
 """For how long nobody may have waited for it to end; twice as long each time that it begins again soon, ..."""
 CALM_MOST_S = 160.0
 """... up to this."""
+
+
+class Streams(NamedTuple):
+    """What an engine's streams have told that have ended, ever.
+
+    Attributes:
+        tokens, events: of those for which nothing was asked.
+        asked_events, expected: events of those that were to have larger ones, and how many that should have been.
+    """
+
+    tokens: float = 0.0
+    events: float = 0.0
+    asked_events: float = 0.0
+    expected: float = 0.0
+
+    def and_one(self, tokens: int, events: int, *, per_event: int, sequences: int) -> Streams:
+        """With one more, of so many sequences.
+
+        Each begins with an event for its role and one for its first token; its last one is half full in the mean.
+        """
+        if per_event == 1:
+            return self._replace(tokens=self.tokens + tokens, events=self.events + events)
+        expected = 2.5 * sequences + tokens / per_event
+        return self._replace(asked_events=self.asked_events + events, expected=self.expected + expected)
+
+    def since(self, before: Streams) -> Streams:
+        """What has come to it."""
+        return Streams(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+NO_STREAMS = Streams()
 
 
 class Told(NamedTuple):
@@ -35,14 +69,13 @@ class Told(NamedTuple):
     Attributes:
         seconds: how long that was.
         wanted: whether somebody waits for a slot.
-        tokens, events: of streams that have ended, for which nothing was asked.
+        streams: those that ended.
         gaps_s, gaps: sum and number of the times between two tokens of a sequence, by the engine's own account.
     """
 
     seconds: float
     wanted: bool
-    tokens: float
-    events: float
+    streams: Streams
     gaps_s: float
     gaps: float
 
@@ -63,6 +96,8 @@ class Interval:
         self._most = most
         self._itl_s = itl_s or ITL_S
         self._tokens = self._events = self._gaps_s = self._gaps = 0.0
+        self._asked_events = self._expected = 0.0
+        self._is_obeyed = True
         self._is_short = False
         self._calm_s = 0.0
         self._calm_for_s = CALM_S
@@ -71,8 +106,12 @@ class Interval:
     def read(self, told: Told) -> int:
         """Take a reading into account; the number from now on."""
         kept = MEMORY**told.seconds
-        self._tokens = self._tokens * kept + told.tokens
-        self._events = self._events * kept + told.events
+        self._tokens = self._tokens * kept + told.streams.tokens
+        self._events = self._events * kept + told.streams.events
+        self._asked_events += told.streams.asked_events
+        self._expected += told.streams.expected
+        if self._asked_events >= KNOWN and self._asked_events > OBEYED * self._expected:
+            self._is_obeyed = False
         self._gaps_s = self._gaps_s * kept + told.gaps_s
         self._gaps = self._gaps * kept + told.gaps
         self._calm_s = 0.0 if told.wanted else self._calm_s + told.seconds
@@ -85,10 +124,10 @@ class Interval:
             self._calm_for_s = min(2 * self._calm_for_s, CALM_MOST_S) if soon else CALM_S
         else:
             self._over_s += told.seconds
-        self.tokens = self._within_objective() if self._is_short else 1
+        self.tokens = self._within_objective() if self._is_short and self._is_obeyed else 1
         return self.tokens
 
     def _within_objective(self) -> int:
         if self._gaps_s <= 0:
             return 1
-        return max(1, min(self._most, int(SHARE * self._itl_s * self._gaps / self._gaps_s)))
+        return max(1, int(min(self._most, SHARE * self._itl_s * self._gaps / self._gaps_s)))
