@@ -134,6 +134,20 @@ def test_stream_that_asked_for_no_usage_has_its_figures_in_a_comment(gateway: Ga
     assert answer.headers["x-headgate-engine"] == "e0"
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"), [("/v1/chat/completions", {"messages": HELLO}), ("/v1/completions", {"prompt": "Once upon"})]
+)
+def test_vllm_puts_as_many_tokens_into_an_event_as_it_is_asked_for(
+    gateway: Gateway, path: str, asked: dict[str, object]
+) -> None:
+    """What the gateway asks for where requests wait and vLLM's front is behind."""
+    body = {"model": MODEL, "max_tokens": 24, "stream": True, "stream_interval": 8, **asked, **TO_THE_END}
+    *events, comment, done = [line for line in gateway.http.post(path, json=body).text.splitlines() if line]
+    assert done == "data: [DONE]"
+    assert json.loads(comment.removeprefix(": headgate "))["completion_tokens"] == 24
+    assert len(events) <= 5, "a role, the first token, and three events for the other 23"
+
+
 def test_completions_whole_and_streamed(gateway: Gateway, client: openai.OpenAI) -> None:
     before = counted(gateway, "completion")
     whole = client.completions.create(model=MODEL, prompt=["Once upon", "a time"], max_tokens=7, extra_body=TO_THE_END)
