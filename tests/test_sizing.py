@@ -155,14 +155,14 @@ class Packing:
         self.wanting = 0
         self.engine = Engine(gauges=Metrics())
         self.streams = NO_STREAMS
-        self.asked: list[tuple[str, int]] = []
+        self.asked: list[tuple[str, int, bool]] = []
         self.now_s = 0.0
         self.intervals = Intervals(
             Pool([self.engine]),  # type: ignore[arg-type]  # enough of a pool
             self,  # type: ignore[arg-type]  # and of a gate
             Objectives(itl_s=0.1),
             streams=lambda _: self.streams,
-            ask_for=lambda engine, tokens: self.asked.append((engine, tokens)),
+            ask_for=lambda engine, tokens, *, obeys: self.asked.append((engine, tokens, obeys)),
             most=most,
         )
         self.intervals.tick(self.now_s)
@@ -170,12 +170,16 @@ class Packing:
     def second(self, *, tokens: int, events: int, gap_s: float = 0.01) -> int:
         """So many in the events of those that ended in this second; what the engine is asked for after it."""
         self.now_s += 1.0
-        self.streams = self.streams.and_one(tokens, events, per_event=1, sequences=1)
+        self.streams = self.streams.and_one(tokens, events, sequences=1)
         assert self.engine.gauges is not None
         pace = self.engine.gauges.pace
         self.engine.gauges = Metrics(pace=Pace(gaps_s=pace.gaps_s + 1_000 * gap_s, gaps=pace.gaps + 1_000))
         self.intervals.tick(self.now_s)
         return self.asked[-1][1]
+
+    def joined(self) -> int:
+        """Three seconds in which tokens came joined."""
+        return [self.second(tokens=1_500, events=1_000) for _ in range(3)][-1]
 
     def gauge(self) -> dict[str, float]:
         (family,) = self.intervals.states()
@@ -184,11 +188,15 @@ class Packing:
 
 def test_larger_events_are_asked_for_by_what_engine_and_streams_tell() -> None:
     packing = Packing()
-    assert packing.asked == [("e0", 1)]
-    assert packing.second(tokens=1_500, events=1_000) == 1
+    assert packing.asked == [("e0", 1, False)]
+    assert packing.joined() == 1
     packing.wanting = 3
-    assert packing.second(tokens=1_000, events=1_000) == 7
+    assert packing.joined() == 7
     assert packing.gauge() == {"e0": 7.0}
+    for _ in range(20):
+        packing.streams = packing.streams.and_one_asked(100, 16, per_event=7, sequences=1)
+    packing.second(tokens=0, events=0)
+    assert packing.asked[-1] == ("e0", 7, True)
 
 
 def test_what_was_told_before_the_last_look_is_no_news() -> None:
@@ -202,23 +210,28 @@ def test_what_was_told_before_the_last_look_is_no_news() -> None:
 def test_an_engine_that_was_started_anew_is_asked_for_nothing_at_first() -> None:
     packing = Packing()
     packing.wanting = 1
-    assert packing.second(tokens=1_500, events=1_000) == 7
+    assert packing.joined() == 7
     packing.engine.life += 1
     assert packing.second(tokens=0, events=0) == 1
-    assert packing.second(tokens=1_500, events=1_000) == 7
+    assert packing.joined() == 7
     packing.engine.gauges = Metrics()  # somebody else's engine, started anew
     packing.intervals.tick(packing.now_s + 1)
-    assert packing.asked[-1] == ("e0", 1)
+    assert packing.asked[-1] == ("e0", 1, False)
 
 
 def test_one_that_says_nothing_of_itself_or_has_no_slots_is_asked_for_nothing() -> None:
     packing = Packing()
+    packing.wanting = 1
+    assert packing.joined() == 7
+    packing.engine.gauges = None  # its metrics have gone
     packing.asked.clear()
-    packing.engine.slots = 0
-    packing.intervals.tick(1.0)
-    packing.engine.slots, packing.engine.gauges = MOST, None
-    packing.intervals.tick(2.0)
-    assert not packing.asked
+    packing.intervals.tick(packing.now_s + 1)
+    packing.intervals.tick(packing.now_s + 2)
+    assert packing.asked == [("e0", 1, False)]
+    assert packing.gauge() == {}
+    packing.engine.slots, packing.engine.gauges = 0, Metrics()
+    packing.intervals.tick(packing.now_s + 3)
+    assert packing.asked == [("e0", 1, False)]
 
 
 def test_where_one_is_the_most_nothing_is_asked_for() -> None:

@@ -451,6 +451,7 @@ class Gateway:
             clean = False
             log.warning("the drain limit of %g s is reached: %d answers were cut short", limit_s, self.cut_short())
         await self.pool.stop()
+        self._coalescing.stop()
         self.engines.close()
         self.gpus.stop()
         if self.quotas is not None:

@@ -84,7 +84,8 @@ class Call(msgspec.Struct):
 class Route:
     """How an engine is spoken to: its connections, the prefix of its paths, the header lines that it wants.
 
-    ``per_event`` is how many tokens it is to put into one event, which changes while it runs.
+    ``per_event`` is how many tokens it is to put into one event, which changes while it runs; ``obeys``, whether it is
+    known to do so.
     """
 
     upstream: Upstream
@@ -92,6 +93,7 @@ class Route:
     headers: bytes = field(repr=False)
     can_include_usage: bool
     per_event: int = 1
+    obeys: bool = False
 
 
 @dataclass(frozen=True, slots=True)

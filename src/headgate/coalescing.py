@@ -2,8 +2,9 @@
 
 Hundreds of streams bring thousands of events a second, and each wakes the gateway by itself. On a core of its own that
 costs next to nothing. On one that it shares with an engine's front, or with clients, each time takes the core from
-whoever had it, finds its caches cold and leaves them so: there the loop looks at its sockets every few milliseconds at
-most, and takes whatever has come. Network cards do the same for the same reason: interrupt coalescing, or moderation.
+whoever had it, finds its caches cold and leaves them so: there the loop sleeps for some milliseconds between two rounds
+of looks at its sockets, and takes whatever has come. Network cards do the same for the same reason: interrupt
+coalescing, or moderation.
 
 Whether the core is shared is what Linux says of a thread: for how long it was ready to run and did not
 (``/proc/thread-self/schedstat``). Where there is no such file nothing is put off. Nor is it for requests alone, however
@@ -43,7 +44,7 @@ def spent_here() -> Spent | None:
     """What the calling thread has had; None where nothing tells."""
     try:
         ran_ns, waited_ns, _ = Path("/proc/thread-self/schedstat").read_bytes().split()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return Spent(int(ran_ns) * 1e-9, int(waited_ns) * 1e-9)
 
@@ -58,7 +59,7 @@ class Coalescing:
     """Puts off the turns of one loop while that is worth it. `look` is to be called once a second, in the loop.
 
     Args:
-        least_s: between the beginnings of two looks at the sockets, in seconds; 0: nothing is ever put off.
+        least_s: between the beginnings of two rounds of looks at the sockets, in seconds; 0: nothing is ever put off.
         spent: what the loop's thread has had, asked in it; None where nothing tells.
         events: how many events have passed, ever.
     """
@@ -102,11 +103,15 @@ class Coalescing:
         before, now = self._seen, _Look(self._clock(), spent, self._events())
         self._seen = now
         if before is None or not self._is_worth_it(before, now):
-            if self._next is not None:
-                self._next.cancel()
-                self._next = None
+            self.stop()
         elif self._next is None:
             self._next = self._loop.call_soon(self._turn)
+
+    def stop(self) -> None:
+        """Put nothing off, until the next look."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
     def _is_worth_it(self, before: _Look, now: _Look) -> bool:
         seconds = (now.at_s - before.at_s) * (0.5 if self.is_on else 1.0)

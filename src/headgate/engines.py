@@ -66,11 +66,15 @@ class Engines:
             raise Unreachable("it has just gone")
         return self._routes[engine][1]
 
-    def ask_for(self, engine: str, per_event: int) -> None:
-        """Ask this engine for so many tokens in an event from now on, where the caller doesn't say."""
+    def ask_for(self, engine: str, per_event: int, *, obeys: bool) -> None:
+        """Ask this engine for so many tokens in an event from now on, where that does no harm.
+
+        Args:
+            obeys: whether it is known to do as it is asked.
+        """
         known = self._routes.get(engine)
         if known is not None:
-            known[1].per_event = per_event
+            known[1].per_event, known[1].obeys = per_event, obeys
 
     def suspect(self, engine: str) -> None:
         fails, _ = self._failed.get(engine, (0, 0.0))

@@ -36,6 +36,7 @@ from headgate.relay.expiry import Expiry
 from headgate.relay.holds import Holds
 from headgate.relay.reply import Ending, EngineBroke, PutBack, Reply, Sink, Slot, StaleConnection
 from headgate.relay.upstream import Unreachable
+from headgate.relay.usage import Pieces
 from headgate.telemetry.logs import RequestLog
 from headgate.telemetry.metrics import OTHER, Metrics
 from headgate.telemetry.slo import LEFT, OK
@@ -178,8 +179,7 @@ class Flow:
         return self._tokens_of_streams + live + self._books.tokens_of_whole
 
     def streams(self, engine: str) -> Streams:
-        """What this engine's streams have told that have ended, ever, but for those whose callers said how many tokens
-        an event is to have."""
+        """What this engine's streams have told that have ended, ever: those that may be asked for larger events."""
         return self._streams.get(engine, NO_STREAMS)
 
     def count(self) -> None:
@@ -434,6 +434,7 @@ class Flow:
         """
         engine = life.engine
         outcome: str = LEFT
+        per_event = 1
         watched = self._expiry.watch(reply, until)
         if call.plan.streamed:
             self._holds.watch(reply)
@@ -446,7 +447,10 @@ class Flow:
             trace = call.trace
             if life.trace is not None:
                 trace = life.trace.asks(engine, life.engine_request_id, self._clock()) or trace
-            request = self._request(call, route, reply, life.engine_request_id, trace)
+            if route.per_event > 1 and _can_have_larger_events(call):
+                per_event = route.per_event
+            reply.pieces = _pieces(call, per_event if route.obeys else 1)
+            request = self._request(call, route, per_event, life.engine_request_id, trace)
             exchange = route.upstream.idle() or await route.upstream.connect()
             if call.gated:
                 self._batches.observe(min(call.asked.sequences, BATCH_MOST))
@@ -479,29 +483,22 @@ class Flow:
             if self._limits.preempt:
                 self._ranks.pop(reply, None)
             self._relayed[engine] = self._relayed.get(engine, 0) + reply.events
-            self._tokens_of_streams += reply.tokens
-            if reply.usage_told and reply.events and not call.asked.has_interval:
-                self._streams[engine] = self.streams(engine).and_one(
-                    reply.usage.completion_tokens,
-                    reply.events,
-                    per_event=reply.per_event,
-                    sequences=call.asked.sequences,
-                )
+            if call.plan.streamed:
+                self._tokens_of_streams += reply.usage.completion_tokens if reply.usage_told else reply.tokens
+                if _can_have_larger_events(call):
+                    self._streams[engine] = _with_one(self.streams(engine), call, reply, per_event, outcome)
             self._metrics.engine_requests.add((engine, outcome))
             if life.trace is not None:
                 first_at = reply.first_event_at if reply.events else None
                 usage = (reply.usage.prompt_tokens, reply.usage.completion_tokens) if reply.usage_told else None
                 life.trace.asked(self._clock(), outcome, first_at, usage)
 
-    def _request(self, call: Call, route: Route, reply: Reply, request_id: str, trace: TraceContext | None) -> bytes:
+    def _request(self, call: Call, route: Route, per_event: int, request_id: str, trace: TraceContext | None) -> bytes:
         body = call.body
-        reply.per_event = 1
-        if call.can_ask_usage and call.plan.streamed:
-            if route.can_include_usage and not call.asked.include_usage:
-                body = openai.ask_for_usage(body, call.asked)
-            if route.per_event > 1 and not call.asked.has_interval:
-                body = openai.ask_for_interval(body, route.per_event)
-                reply.per_event = route.per_event
+        if call.can_ask_usage and call.plan.streamed and route.can_include_usage and not call.asked.include_usage:
+            body = openai.ask_for_usage(body, call.asked)
+        if per_event > 1:
+            body = openai.ask_for_interval(body, per_event)
         return b"POST %b%b HTTP/1.1\r\n%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
             route.prefix,
             call.target,
@@ -556,6 +553,37 @@ class Flow:
 def _mark(call: Call) -> int:
     """What a call is known by when it is tried again: whose it is, and all that it asks."""
     return hash((call.key, call.user, call.body))
+
+
+def _can_have_larger_events(call: Call) -> bool:
+    """Whether its engine may be asked for several tokens in an event.
+
+    Not where it has to find calls of tools in what it makes: of vLLM's parsers some lose what comes together.
+    """
+    return call.plan.streamed and call.can_ask_usage and call.asked.interval is None and not call.asked.has_tools
+
+
+def _pieces(call: Call, per_event: int) -> Pieces | None:
+    """How its tokens will be spread over its events; None where each has one."""
+    asked = call.asked
+    per_event = asked.interval or per_event
+    if per_event == 1:
+        return None
+    begins = 2 if asked.has_messages else 1  # a chat's with its role
+    most = None if asked.max_tokens is None else asked.max_tokens * asked.sequences
+    return Pieces(per_event, begins * asked.sequences, most)
+
+
+def _with_one(streams: Streams, call: Call, reply: Reply, per_event: int, outcome: str) -> Streams:
+    """What streams have told, and this one."""
+    sequences, tokens, events = call.asked.sequences, reply.usage.completion_tokens, reply.events
+    if per_event > 1 and outcome == Reason.INVALID_REQUEST:
+        return streams.and_one_refused()
+    if not reply.usage_told or not events:
+        return streams
+    if per_event > 1:
+        return streams.and_one_asked(tokens, events, per_event=per_event, sequences=sequences)
+    return streams.and_one(tokens, events, sequences=sequences)
 
 
 def _given_up() -> Refusal:

@@ -62,6 +62,7 @@ _MEDIUM_BYTES = 4096
 _MEDIA_LOOKS = 256
 """How many places that look like one and are none are looked at: a body of 32 MiB may have five million."""
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
+_NO_LIST = (b"", b"n")
 _LOOKS = 2
 """How many places are looked at where a key may stand: each costs as much as reading all that is before it."""
 _AT = re.compile(r" - at `\$\.?(.*)`$")
@@ -111,12 +112,22 @@ def read_request(body: bytes, *, required: tuple[str, ...] = ()) -> Asked:
         include_usage=options is not None and bool(options.include_usage),
         sequences=prompts * (fields.n or 1),
         has_stream_options=options is not None,
-        has_interval=fields.stream_interval is not ABSENT and _is_set(fields.stream_interval),
+        interval=_interval(fields.stream_interval),
+        has_messages=_start(fields.messages) not in _UNSET,
+        has_tools=_start(fields.tools)[:1] not in _NO_LIST or _start(fields.functions)[:1] not in _NO_LIST,
         max_tokens=fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens,
         in_background=not fields.stream and _TASK.search(fields.messages) is not None,
         media_bytes=_media_bytes(body) if len(body) > _MEDIUM_BYTES else 0,
         follows=bool(fields.previous_response_id),
     )
+
+
+def _interval(said: msgspec.Raw) -> int | None:
+    """What a caller says of ``stream_interval``; 1 where that can't be, for the engine to say so."""
+    if _start(said) in _UNSET:
+        return None
+    digits = bytes(said)
+    return int(digits) if len(digits) < 8 and digits.isdigit() else 1
 
 
 def _media_bytes(body: bytes) -> int:

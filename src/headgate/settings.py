@@ -291,7 +291,7 @@ class Settings(BaseSettings):
         description="Tokens in one event, at most, that vLLM is asked for while its front can't keep up; 1: never.",
     )
     coalesce_ms: ShortMilliseconds = Field(
-        10.0, description="Where others want its core, look at the sockets so far apart at least, or `off`."
+        10.0, description="Where others want its core, take what comes together, so far apart at least, or `off`."
     )
     max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
     max_head_bytes: Annotated[int, BeforeValidator(_bytes), Field(ge=1024)] = Field(

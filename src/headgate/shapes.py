@@ -30,6 +30,8 @@ class Body(msgspec.Struct):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     stream_interval: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
+    functions: msgspec.Raw = ABSENT
     n: _Sequences | None = None
     max_tokens: _Limit | None = None
     max_completion_tokens: _Limit | None = None
@@ -75,7 +77,9 @@ class Asked(msgspec.Struct, frozen=True):
         include_usage: whether the caller asked for usage in the stream.
         sequences: how many sequences the engine will make of it (``n`` × prompts), at least 1.
         has_stream_options: whether the body has ``stream_options`` already.
-        has_interval: whether it says how many tokens an event is to have.
+        interval: how many tokens an event is to have, where the caller says so.
+        has_messages: whether it is a chat's.
+        has_tools: whether the engine may have to find calls of tools in what it makes.
         max_tokens: how many tokens a sequence may have at most, where the caller said so.
         in_background: nobody waits for it: a user interface asks for a title, tags or the like.
         media_bytes: how much of the body says nothing of its tokens: pictures and sounds, all but what each is taken
@@ -88,7 +92,9 @@ class Asked(msgspec.Struct, frozen=True):
     include_usage: bool = False
     sequences: int = 1
     has_stream_options: bool = False
-    has_interval: bool = False
+    interval: int | None = None
+    has_tools: bool = False
+    has_messages: bool = False
     max_tokens: int | None = None
     in_background: bool = False
     media_bytes: int = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.core import Metric
 
@@ -174,12 +174,16 @@ class _Packed:
     at_s: float
 
 
+class AskFor(Protocol):
+    def __call__(self, engine: str, per_event: int, /, *, obeys: bool) -> None: ...
+
+
 class Intervals:
     """How many tokens each engine is asked to put into one event; the rule is ``gate.interval``, pure.
 
     Args:
         streams: what an engine's streams have told, ever.
-        ask_for: told an engine and the number.
+        ask_for: told an engine, the number, and whether it is known to do as it is asked.
         most: in one event, ever.
     """
 
@@ -190,7 +194,7 @@ class Intervals:
         objectives: Objectives,
         *,
         streams: Callable[[str], Streams],
-        ask_for: Callable[[str, int], None],
+        ask_for: AskFor,
         most: int,
     ) -> None:
         self._pool = pool
@@ -202,9 +206,13 @@ class Intervals:
 
     def tick(self, now_s: float) -> None:
         """Read every engine; to be called about once a second."""
-        for engine in self._pool.engines:
-            if engine.slots and engine.gauges is not None and self._most > 1:
-                self._ask_for(engine.name, self._read(engine, engine.gauges.pace, now_s))
+        for engine in self._pool.engines if self._most > 1 else ():
+            if engine.gauges is None:  # nothing tells any more
+                if self._packed.pop(engine.name, None) is not None:
+                    self._ask_for(engine.name, 1, obeys=False)
+            elif engine.slots:
+                interval = self._read(engine, engine.gauges.pace, now_s)
+                self._ask_for(engine.name, interval.tokens, obeys=interval.is_obeyed is True)
 
     def states(self) -> Iterator[Metric]:
         """What each engine is asked for, for a scrape."""
@@ -215,13 +223,13 @@ class Intervals:
             {(name,): packed.interval.tokens for name, packed in self._packed.items()},
         )
 
-    def _read(self, engine: Supervisor, pace: Pace, now_s: float) -> int:
+    def _read(self, engine: Supervisor, pace: Pace, now_s: float) -> Interval:
         streams = self._streams(engine.name)
         packed = self._packed.get(engine.name)
         if packed is None or packed.life != engine.life or pace.gaps < packed.pace.gaps:
             interval = Interval(self._most, itl_s=self._objectives.itl_s)
             self._packed[engine.name] = _Packed(engine.life, interval, pace, streams, now_s)
-            return interval.tokens
+            return interval
         told = Told(
             seconds=now_s - packed.at_s,
             wanted=self._gate.wanting > 0,
@@ -230,7 +238,8 @@ class Intervals:
             gaps=pace.gaps - packed.pace.gaps,
         )
         packed.pace, packed.streams, packed.at_s = pace, streams, now_s
-        return packed.interval.read(told)
+        packed.interval.read(told)
+        return packed.interval
 
 
 Times = tuple[float, float, float]

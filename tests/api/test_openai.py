@@ -224,9 +224,30 @@ def test_larger_events_are_asked_for_and_nothing_else_is_changed(
         asked = read_request(raw)
     except Refusal:
         return
-    assert not asked.has_interval
+    assert asked.interval is None
     assert json.loads(ask_for_interval(raw, tokens)) == whole | {"stream_interval": tokens}
-    assert read_request(ask_for_interval(raw, tokens)).has_interval
+    assert read_request(ask_for_interval(raw, tokens)).interval == tokens
+
+
+@pytest.mark.parametrize(
+    ("said", "read"), [(4, 4), (None, None), (0, 0), (-3, 1), (2.5, 1), ("8", 1), (True, 1), ([8], 1), (10**30, 1)]
+)
+def test_a_callers_own_interval_is_read_as_far_as_it_can_be(said: Any, read: int | None) -> None:
+    assert read_request(body(stream_interval=said)).interval == read
+
+
+@pytest.mark.parametrize(
+    ("fields", "has"),
+    [
+        ({}, False),
+        ({"tools": None}, False),
+        ({"functions": None}, False),
+        ({"tools": [{"type": "function"}]}, True),
+        ({"functions": [{"name": "f"}]}, True),
+    ],
+)
+def test_tools_are_seen(fields: dict[str, Any], *, has: bool) -> None:
+    assert read_request(body(**fields)).has_tools is has
 
 
 NAMES = st.sampled_from(["stream_options", "include_usage", "model", 'a"stream_options', "\\"])

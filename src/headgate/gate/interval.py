@@ -14,7 +14,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 JOINED = 1.2
-"""Tokens in an event, in the mean, from which on an engine's front is behind."""
+"""Tokens in an event, in the mean, from which on an engine's front is behind, ..."""
+JOINED_S = 3.0
+"""... if it is so for so long: everybody stumbles now and then."""
 KNOWN = 200.0
 """Events of which that must be known."""
 MEMORY = 0.8
@@ -26,10 +28,17 @@ ITL_S = 0.1
 OBEYED = 1.25
 """Times the events that there should be, as many as there may be of an engine that does as it is asked: an older vLLM
 passes over a field that it doesn't know."""
+REFUSED = 5.0
+"""Refusals after which an engine that has never answered is not asked again."""
+MOST = 1e9
+"""Tokens that an answer can have: who says more says nothing."""
 CALM_S = 10.0
-"""For how long nobody may have waited for it to end; twice as long each time that it begins again soon, ..."""
-CALM_MOST_S = 160.0
-"""... up to this."""
+"""For how long nobody may have waited for it to end, ..."""
+STAY_S = 60.0
+"""... and after how long it ends at the latest, to see whether it is needed still. Each twice as long where it had to
+begin again within this time, ..."""
+AGAIN_MOST = 4
+"""... and so many times over."""
 
 
 class Streams(NamedTuple):
@@ -38,22 +47,31 @@ class Streams(NamedTuple):
     Attributes:
         tokens, events: of those for which nothing was asked.
         asked_events, expected: events of those that were to have larger ones, and how many that should have been.
+        refused: requests for larger ones that the engine called wrong.
     """
 
     tokens: float = 0.0
     events: float = 0.0
     asked_events: float = 0.0
     expected: float = 0.0
+    refused: float = 0.0
 
-    def and_one(self, tokens: int, events: int, *, per_event: int, sequences: int) -> Streams:
-        """With one more, of so many sequences.
+    def and_one(self, tokens: int, events: int, *, sequences: int) -> Streams:
+        """With one more for which nothing was asked. The token that ends a sequence may have no event."""
+        told = min(tokens, MOST) - sequences
+        return self._replace(tokens=self.tokens + max(told, 0.0), events=self.events + events)
 
-        Each begins with an event for its role and one for its first token; its last one is half full in the mean.
+    def and_one_asked(self, tokens: int, events: int, *, per_event: int, sequences: int) -> Streams:
+        """With one more that was to have so many tokens in an event.
+
+        Each sequence begins with an event for its role and one for its first token; its last is half full in the mean.
         """
-        if per_event == 1:
-            return self._replace(tokens=self.tokens + tokens, events=self.events + events)
-        expected = 2.5 * sequences + tokens / per_event
+        expected = 2.5 * sequences + min(tokens, MOST) / per_event
         return self._replace(asked_events=self.asked_events + events, expected=self.expected + expected)
+
+    def and_one_refused(self) -> Streams:
+        """With one more request for larger events that the engine called wrong, for whatever reason."""
+        return self._replace(refused=self.refused + 1)
 
     def since(self, before: Streams) -> Streams:
         """What has come to it."""
@@ -89,43 +107,50 @@ class Interval:
 
     Attributes:
         tokens: so many are to be in one event; 1: as they come.
+        is_obeyed: whether the engine does as it is asked; None while that isn't known.
     """
 
     def __init__(self, most: int, *, itl_s: float | None) -> None:
         self.tokens = 1
+        self.is_obeyed: bool | None = None
         self._most = most
         self._itl_s = itl_s or ITL_S
         self._tokens = self._events = self._gaps_s = self._gaps = 0.0
-        self._asked_events = self._expected = 0.0
-        self._is_obeyed = True
+        self._ever = NO_STREAMS
         self._is_short = False
+        self._joined_s = 0.0
         self._calm_s = 0.0
-        self._calm_for_s = CALM_S
-        self._over_s = CALM_MOST_S  # for how long it has been so
+        self._so_s = STAY_S  # for how long it has been as it is
+        self._again = 0
 
     def read(self, told: Told) -> int:
         """Take a reading into account; the number from now on."""
         kept = MEMORY**told.seconds
         self._tokens = self._tokens * kept + told.streams.tokens
         self._events = self._events * kept + told.streams.events
-        self._asked_events += told.streams.asked_events
-        self._expected += told.streams.expected
-        if self._asked_events >= KNOWN and self._asked_events > OBEYED * self._expected:
-            self._is_obeyed = False
         self._gaps_s = self._gaps_s * kept + told.gaps_s
         self._gaps = self._gaps * kept + told.gaps
+        self._see_whether_it_is_obeyed(told.streams)
         self._calm_s = 0.0 if told.wanted else self._calm_s + told.seconds
-        if self._is_short:
-            self._is_short = self._calm_s < self._calm_for_s
-            self._over_s = 0.0
-        elif told.wanted and self._events >= KNOWN and self._tokens >= JOINED * self._events:
-            self._is_short = True
-            soon = self._over_s < self._calm_for_s
-            self._calm_for_s = min(2 * self._calm_for_s, CALM_MOST_S) if soon else CALM_S
-        else:
-            self._over_s += told.seconds
-        self.tokens = self._within_objective() if self._is_short and self._is_obeyed else 1
+        self._so_s += told.seconds
+        is_joined = self._events >= KNOWN and self._tokens >= JOINED * self._events
+        self._joined_s = self._joined_s + told.seconds if is_joined and told.wanted and not self._is_short else 0.0
+        times = 2.0**self._again
+        if self._is_short and (self._calm_s >= CALM_S * times or self._so_s >= STAY_S * times):
+            self._is_short, self._so_s = False, 0.0
+            self._tokens = self._events = 0.0  # what was before says nothing of now
+        elif self._joined_s >= JOINED_S:
+            self._again = min(self._again + 1, AGAIN_MOST) if self._so_s < STAY_S else 0
+            self._is_short, self._so_s, self._joined_s = True, 0.0, 0.0
+        self.tokens = self._within_objective() if self._is_short and self.is_obeyed is not False else 1
         return self.tokens
+
+    def _see_whether_it_is_obeyed(self, streams: Streams) -> None:
+        ever = self._ever = Streams(*(before + more for before, more in zip(self._ever, streams, strict=True)))
+        if ever.asked_events >= KNOWN:
+            self.is_obeyed = ever.asked_events <= OBEYED * ever.expected
+        elif ever.refused >= REFUSED and not ever.asked_events:
+            self.is_obeyed = False
 
     def _within_objective(self) -> int:
         if self._gaps_s <= 0:

@@ -190,7 +190,7 @@ class Reply:
         retry_after_s: asked when an engine's own 429 or 503 goes out without a ``retry-after``.
 
     Attributes:
-        per_event: how many tokens the engine was asked to put into one event.
+        pieces: how its tokens are spread over its events; None: one in each.
     """
 
     # One is made for each request, and an instance without them has a dictionary that takes 2 µs to fill.
@@ -229,7 +229,7 @@ class Reply:
         "first_event_at",
         "gap",
         "headers",
-        "per_event",
+        "pieces",
         "queue_s",
         "started",
         "usage",
@@ -272,7 +272,7 @@ class Reply:
         self.usage = usage.Usage()
         self.usage_told = False
         self._events = 0
-        self.per_event = 1
+        self.pieces: usage.Pieces | None = None
         self.first_event_at: float | None = None
         self._last_event_at = 0.0
         self.queue_s = 0.0
@@ -465,8 +465,9 @@ class Reply:
 
     @property
     def tokens(self) -> int:
-        """As many as its events tell of: the first has one, the others as many as the engine was asked for."""
-        return 1 + (self.events - 1) * self.per_event if self.events else 0
+        """As many as its events tell of."""
+        events = self.events
+        return events if self.pieces is None else self.pieces.tokens(events)
 
     @property
     def mean_gap_s(self) -> float | None:

@@ -38,6 +38,26 @@ class Usage:
     completion_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """How a stream's tokens are spread over its events.
+
+    Attributes:
+        per_event: so many in each that is not one of the first.
+        alone: the first events of all sequences, with a token each or a role.
+        most: tokens that there can be at most; None: nobody said.
+    """
+
+    per_event: int
+    alone: int
+    most: int | None
+
+    def tokens(self, events: int) -> int:
+        """As many as so many events tell of."""
+        told = min(events, self.alone) + max(events - self.alone, 0) * self.per_event
+        return told if self.most is None else min(told, max(self.most, events))
+
+
 _first_value = json.JSONDecoder().raw_decode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _error = msgspec.json.Decoder(dict[str, Any])
