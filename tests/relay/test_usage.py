@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from headgate.relay.usage import (
     USAGE_BYTES,
     Finder,
+    Pieces,
     Usage,
     error_status,
     has_no_choices,
@@ -184,3 +185,17 @@ def test_event_with_no_usage_of_its_own_keeps_its_bytes(event: bytes) -> None:
 )
 def test_status_of_an_error_event(told: object, status: int | None) -> None:
     assert error_status(encoded(told)) == status
+
+
+@pytest.mark.parametrize(
+    ("events", "tokens"),
+    [(0, 0), (1, 1), (2, 2), (3, 6), (5, 14), (9, 20), (30, 30)],
+)
+def test_tokens_are_told_by_events_as_they_were_asked_for(events: int, tokens: int) -> None:
+    """A role, a first token, then four at a time, and no more than there may be; but as many as there are events."""
+    assert Pieces(per_event=4, alone=2, most=20).tokens(events) == tokens
+
+
+def test_tokens_of_several_sequences_begin_one_by_one() -> None:
+    assert Pieces(per_event=8, alone=6, most=None).tokens(6) == 6
+    assert Pieces(per_event=8, alone=6, most=None).tokens(8) == 22
