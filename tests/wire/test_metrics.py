@@ -482,6 +482,7 @@ def test_gauges_of_a_house_at_rest(gate: Gateway) -> None:
     assert seen == {
         **states,
         "api_active_requests": 0,
+        "api_coalescing": 0,
         "api_max_active": 2,
         "api_queue_depth": 0,
         "api_queue_bytes": 0,
