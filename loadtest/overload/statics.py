@@ -11,9 +11,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
+from statistics import fmean
 
 from loadtest import options
-from loadtest.overload.rehearsed import Outcome, peak, run
+from loadtest.overload.rehearsed import peak, run
 
 CASES = [
     ("short prompts, short answers", "20 in, 40 out", "slow", False),
@@ -26,12 +27,12 @@ COARSE = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256)
 FINE = 4
 
 
-def best_number(outcome: Callable[..., Outcome]) -> tuple[int, float]:
-    """The number of ``slots`` with most goodput of those that are tried, and its goodput."""
-    tried = {slots: outcome(slots=slots).good for slots in COARSE}
+def best_number(good: Callable[[int], float]) -> tuple[int, float]:
+    """The number of slots with most goodput of those that are tried, and its goodput."""
+    tried = {slots: good(slots) for slots in COARSE}
     near = COARSE.index(max(tried, key=tried.__getitem__))
     low, high = COARSE[max(near - 1, 0)], COARSE[min(near + 1, len(COARSE) - 1)]
-    tried |= {slots: outcome(slots=slots).good for slots in range(low + FINE, high, FINE) if slots not in tried}
+    tried |= {slots: good(slots) for slots in range(low + FINE, high, FINE) if slots not in tried}
     best = max(tried, key=tried.__getitem__)
     return best, tried[best]
 
@@ -43,31 +44,36 @@ def main() -> None:
     parser.add_argument("--seconds", type=options.positive, default=180.0)
     parser.add_argument("--warm-s", type=options.not_negative, default=60.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--together", action="store_true", help="one fixed number for all seeds, not one for each")
+    parser.add_argument("--work", choices=[case[0] for case in CASES], help="this alone")
     chosen = parser.parse_args()
     if chosen.warm_s >= chosen.seconds:
         parser.error("--warm-s takes less than --seconds")
     head = ["work", "engine", "seed", "best fixed number", "good/s", "auto", "of the best", "within 15 % after"]
     print("| " + " | ".join(head) + " |")
     print("|" + "---|" * len(head))
+    groups = [chosen.seeds] if chosen.together else [[seed] for seed in chosen.seeds]
     for name, work, engine, bursty in CASES:
+        if chosen.work not in (None, name):
+            continue
         _, at = peak(work, engine)
-        for seed in chosen.seeds:
-            how = {"seconds": chosen.seconds, "warm_s": chosen.warm_s, "seed": seed, "bursty": bursty}
-            outcome = partial(run, work, engine, at * chosen.load, gate="fair", **how)
-            best, good = best_number(outcome)
-            auto = outcome()
+        how = {"gate": "fair", "seconds": chosen.seconds, "warm_s": chosen.warm_s, "bursty": bursty}
+        outcome = partial(run, work, engine, at * chosen.load, **how)
+        for seeds in groups:
+            best, good = best_number(lambda slots: fmean(outcome(seed=seed, slots=slots).good for seed in seeds))  # noqa: B023
+            found = [outcome(seed=seed) for seed in seeds]
+            auto = fmean(each.good for each in found)
             row = [
                 name,
                 engine,
-                str(seed),
+                ", ".join(map(str, seeds)),
                 str(best),
                 f"{good:.1f}",
-                f"{auto.good:.1f} ({auto.slots} slots at the end)",
+                f"{auto:.1f} ({', '.join(str(each.slots) for each in found)} slots at the end)",
+                f"{auto / good:.0%}" if good else "–",
+                f"{max(each.found_s() for each in found)} s",
             ]
-            print(
-                "| " + " | ".join([*row, f"{auto.good / good:.0%}" if good else "–", f"{auto.found_s()} s"]) + " |",
-                flush=True,
-            )
+            print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":
