@@ -1,10 +1,10 @@
 """How many tokens an engine should put into one event: vLLM's ``stream_interval``, found while it runs.
 
 An event takes vLLM's front the same steps with one token as with four: to take it from the engine, to write it out, to
-send it. Where many stream at once that front is what is short. It shows: whoever reads its own output too late finds several
-tokens there, and an event has more than one. Then fewer, larger events are answers that the same front gives to others,
-as long as they come within the objective for the time between events; the first token is an event by itself in any
-case. So they are asked for while somebody waits for a slot, and not while there is room for everybody.
+send it. Where many stream at once that front is what is short. It shows: whoever reads its own output too late finds
+several tokens there, and an event has more than one. Then fewer, larger events are answers that the same front gives to
+others, as long as they come within the objective for the time between events; the first token is an event by itself in
+any case. So they are asked for while somebody waits for a slot, and not while there is room for everybody.
 
 Pure: a reading comes in, a number goes out.
 """
